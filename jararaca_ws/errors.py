@@ -1,0 +1,283 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    JararacaError
+    ├── ConfigurationError            refused at start-up; nothing runs
+    │   ├── DuplicateMessageId        two message classes, one MESSAGE_ID
+    │   ├── DuplicateEndpoint         two WebSocket endpoints, one path
+    │   └── UnresolvableDependency    a constructor parameter that nothing provides
+    ├── Unavailable                   a server that we depend on did not take what it was given
+    │   ├── BackendUnavailable        the WebSocket backend (Redis)
+    │   └── BrokerUnavailable         the message bus (RabbitMQ)
+    ├── Unroutable                    the broker has no queue for a published message
+    ├── ContextError                  the call needs something that is not bound here
+    │   ├── NotBound                  no interceptor has bound the manager or the publisher
+    │   └── UnitOfWorkOver            sent or published after the unit of work had ended
+    ├── MessageError
+    │   ├── MessageIdUnset            the class has no MESSAGE_ID, so it cannot be sent
+    │   ├── MessageNotEncodable       NaN, infinity, or a value that JSON has no word for
+    │   └── InvalidMessage            what a peer sent is not a message that we know
+    ├── BadRoom                       not a room name
+    ├── ConnectionClosed              the socket is gone
+    └── IllegalTransition             a step that the state does not allow
+
+Errors carry fields and build their sentence in ``__str__``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "BackendUnavailable",
+    "BadRoom",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ContextError",
+    "DuplicateEndpoint",
+    "DuplicateMessageId",
+    "IllegalTransition",
+    "InvalidMessage",
+    "JararacaError",
+    "MessageError",
+    "MessageIdUnset",
+    "MessageNotEncodable",
+    "NotBound",
+    "Unavailable",
+    "UnitOfWorkOver",
+    "Unroutable",
+    "UnresolvableDependency",
+    "quoted",
+]
+
+
+def quoted(text: str, limit: int = 128) -> str:
+    """A string from outside, made safe for one line of a log: escaped, and cut after ``limit`` characters."""
+    cut = text if len(text) <= limit else text[:limit]
+    return ascii(cut) if cut is text else f"{ascii(cut)}... ({len(text)} characters)"
+
+
+def _named(target: Any) -> str:
+    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
+
+
+class JararacaError(Exception):
+    """The root of the tree: catch it to catch everything that this package raises on purpose."""
+
+
+class ConfigurationError(JararacaError):
+    """The application is put together in a way that cannot work.
+
+    Raised while it is being built or started, before it serves anything.
+    """
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(problem, cure)
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.cure}" if self.cure else self.problem
+
+
+class DuplicateMessageId(ConfigurationError):
+    """Two message classes of one application have the same ``MESSAGE_ID``."""
+
+    def __init__(self, message_id: str, first: type, second: type) -> None:
+        super().__init__(
+            f"MESSAGE_ID {quoted(message_id)} belongs to both {_named(first)} and {_named(second)}",
+            "give one of them another MESSAGE_ID",
+        )
+        self.message_id = message_id
+        self.first = first
+        self.second = second
+
+
+class DuplicateEndpoint(ConfigurationError):
+    """Two ``@WebSocketEndpoint`` methods would serve the same path."""
+
+    def __init__(self, path: str, first: Any, second: Any) -> None:
+        super().__init__(
+            f"the WebSocket path {quoted(path)} is claimed by both {_named(first)} and {_named(second)}",
+            "give one of them another path",
+        )
+        self.path = path
+        self.first = first
+        self.second = second
+
+
+class UnresolvableDependency(ConfigurationError):
+    """A constructor parameter that the container cannot provide."""
+
+    def __init__(self, target: type, parameter: str, problem: str, cure: str) -> None:
+        super().__init__(f"{_named(target)}.__init__ parameter {parameter!r} {problem}", cure)
+        self.target = target
+        self.parameter = parameter
+
+
+class Unavailable(JararacaError):
+    """A server that we depend on did not take what it was given.
+
+    An HTTP request that ends with it is answered with 503; a bus message is retried.
+    """
+
+    server = "a server"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.server} is unavailable: {self.reason}"
+
+
+class BackendUnavailable(Unavailable):
+    """The WebSocket backend could not publish, or could not confirm a subscription.
+
+    After it, the message may or may not have reached some browsers: a reply that is lost looks like a
+    publish that was never made.
+    """
+
+    server = "the WebSocket backend"
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker did not confirm a published message within the bound, or cannot be reached."""
+
+    server = "the message broker"
+
+
+class Unroutable(JararacaError):
+    """The broker has no queue for this topic: nobody would ever have handled the message."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return (
+            f"no queue is bound to the topic {quoted(self.topic)}: start a worker that has a @MessageHandler for it "
+            "(once is enough, its queue stays)"
+        )
+
+
+class ContextError(JararacaError):
+    """The call needs something that is not bound in this context."""
+
+
+class NotBound(ContextError):
+    """No interceptor has bound what the call needs."""
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what, cure)
+        self.what = what
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"no {self.what} is bound here: {self.cure}"
+
+
+class UnitOfWorkOver(ContextError):
+    """Something was sent or published through a unit of work that has ended.
+
+    It happens in a task that outlives its HTTP request or bus message. Nothing would flush it any more, so it
+    is refused instead of being lost.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what, cure)
+        self.what = what
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.what} after its unit of work had ended, so nothing would flush it: {self.cure}"
+
+
+class MessageError(JararacaError):
+    """Something about one message."""
+
+
+class MessageIdUnset(MessageError):
+    """A class without a ``MESSAGE_ID`` may exist (as an abstract base, say) but cannot be sent."""
+
+    def __init__(self, message_class: type) -> None:
+        super().__init__(message_class)
+        self.message_class = message_class
+
+    def __str__(self) -> str:
+        return f"{_named(self.message_class)} has no MESSAGE_ID of its own, so it cannot be sent: set one on the class"
+
+
+class MessageNotEncodable(MessageError):
+    """A message holds a value that its frame cannot: NaN, infinity, or what JSON has no word for."""
+
+    def __init__(self, message_class: type, problem: str) -> None:
+        super().__init__(message_class, problem)
+        self.message_class = message_class
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{_named(self.message_class)} cannot be encoded: {self.problem}"
+
+
+class InvalidMessage(MessageError):
+    """What a peer sent is not a message that we know.
+
+    Attributes:
+        code: ``"bad_request"`` or ``"unknown_type"``: stable, safe to show to the peer.
+        problem: for our log only; never holds the input text.
+    """
+
+    def __init__(self, code: str, problem: str) -> None:
+        super().__init__(code, problem)
+        self.code = code
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.problem}"
+
+
+class BadRoom(JararacaError, ValueError):
+    """Not a room name: a room is 1 to 255 bytes of UTF-8 in NFC, without control or format characters."""
+
+    def __init__(self, room: object, problem: str) -> None:
+        super().__init__(room, problem)
+        self.room = room
+        self.problem = problem
+
+    def __str__(self) -> str:
+        shown = quoted(self.room) if isinstance(self.room, str) else f"a {type(self.room).__name__}"
+        return f"{shown} is not a room: {self.problem}"
+
+
+class ConnectionClosed(JararacaError):
+    """The socket is closed, or is closing.
+
+    A WebSocket handler need not catch it: leaving a handler this way is an ordinary end.
+    """
+
+    def __init__(self, connection_id: str, code: int | None = None, reason: str = "") -> None:
+        super().__init__(connection_id, code, reason)
+        self.connection_id = connection_id
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        code = "" if self.code is None else f" with {self.code}"
+        return f"connection {self.connection_id} is closed{code}"
+
+
+class IllegalTransition(JararacaError):
+    """A step that the present state does not allow."""
+
+    def __init__(self, what: str, current: Enum, wanted: Enum) -> None:
+        super().__init__(what, current, wanted)
+        self.what = what
+        self.current = current
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot go from {self.current.name} to {self.wanted.name}"

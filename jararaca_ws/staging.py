@@ -1,0 +1,65 @@
+"""What a unit of work sends and publishes is held back until the unit succeeds, and dropped when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from jararaca_ws.errors import UnitOfWorkOver
+
+__all__ = ["Stage", "staged"]
+
+_T = TypeVar("_T")
+
+
+class Stage(Generic[_T]):
+    """The items of one unit of work, in the order in which they were added."""
+
+    __slots__ = ("_cure", "_items", "_what")
+
+    def __init__(self, what: str, cure: str) -> None:
+        self._what = what
+        self._cure = cure
+        # None once the unit of work has ended: a task that outlives it may still hold this object.
+        self._items: list[_T] | None = []
+
+    def add(self, item: _T) -> None:
+        """Hold an item until the unit of work ends.
+
+        Raises:
+            UnitOfWorkOver: it has ended already.
+        """
+        if self._items is None:
+            raise UnitOfWorkOver(self._what, self._cure)
+        self._items.append(item)
+
+    def end(self) -> list[_T]:
+        """Take what was held. Nothing can be added from here on."""
+        items, self._items = self._items or [], None
+        return items
+
+
+@asynccontextmanager
+async def staged(
+    flush: Callable[[list[_T]], Awaitable[None]], *, what: str, cure: str
+) -> AsyncIterator[Stage[_T]]:
+    """Hold what is added in the body; flush it, once and in order, when the body succeeds; drop it when it fails.
+
+    Cancellation of the body counts as failure. An error of ``flush`` goes on to the caller: it fails the unit
+    of work.
+
+    Args:
+        flush: takes all items at once; not called where there are none.
+        what: for the error of a late `Stage.add`: what the caller tried to do.
+        cure: for the same error: what to do instead.
+    """
+    stage: Stage[_T] = Stage(what, cure)
+    try:
+        yield stage
+    except BaseException:
+        stage.end()
+        raise
+    items = stage.end()
+    if items:
+        await flush(items)
