@@ -57,7 +57,7 @@ __all__ = [
 def quoted(text: str, limit: int = 128) -> str:
     """A string from outside, made safe for one line of a log: escaped, and cut after ``limit`` characters."""
     cut = text if len(text) <= limit else text[:limit]
-    return ascii(cut) if cut is text else f"{ascii(cut)}... ({len(text)} characters)"
+    return ascii(cut) if cut is text else f"{cut!a}... ({len(text)} characters)"
 
 
 def _named(target: Any) -> str:

@@ -41,9 +41,7 @@ class Stage(Generic[_T]):
 
 
 @asynccontextmanager
-async def staged(
-    flush: Callable[[list[_T]], Awaitable[None]], *, what: str, cure: str
-) -> AsyncIterator[Stage[_T]]:
+async def staged(flush: Callable[[list[_T]], Awaitable[None]], *, what: str, cure: str) -> AsyncIterator[Stage[_T]]:
     """Hold what is added in the body; flush it, once and in order, when the body succeeds; drop it when it fails.
 
     Cancellation of the body counts as failure. An error of ``flush`` goes on to the caller: it fails the unit

@@ -40,7 +40,9 @@ class Supervised:
     `stop` cancels and awaits.
     """
 
-    def __init__(self, name: str, work: Callable[[Supervised], Awaitable[None]], backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, name: str, work: Callable[[Supervised], Awaitable[None]], backoff: Backoff | None = None
+    ) -> None:
         self.name = name
         self.healthy = False
         self.restarts = 0

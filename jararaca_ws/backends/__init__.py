@@ -1,0 +1,1 @@
+"""Adapters that carry publications between the instances of an application."""

@@ -1,0 +1,75 @@
+"""Connections to Redis that are ours alone, made after the pattern of the user's client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from jararaca_ws.errors import BackendUnavailable, ConfigurationError
+
+__all__ = ["Link", "unavailable"]
+
+
+def unavailable(error: BaseException) -> BackendUnavailable:
+    """Our error for what Redis, its client or the network raised. Their texts name hosts, never passwords."""
+    if isinstance(error, BackendUnavailable):
+        return error
+    reason = str(error) or type(error).__name__
+    return BackendUnavailable(reason if isinstance(error, RedisError) else f"{type(error).__name__}: {reason}")
+
+
+class Link:
+    """Opens connections to the server that a client points to.
+
+    They do not come from the client's pool, so an exhausted pool stops neither publishing nor receiving. They never
+    reconnect by themselves: redis-py does so silently, and whoever holds such a connection does not learn what it
+    missed. They speak RESP2, which drains pub/sub faster than RESP3.
+    """
+
+    def __init__(self, conn: Redis | str, connect_timeout: timedelta) -> None:
+        if isinstance(conn, str):
+            try:
+                conn = Redis.from_url(conn)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"the Redis URL cannot be used ({error})",
+                    "write it as redis://[user:password@]host[:port][/database]",
+                ) from None
+        if not isinstance(conn, Redis):
+            raise ConfigurationError(
+                f"conn is a {type(conn).__module__}.{type(conn).__qualname__}",
+                "pass a redis.asyncio.Redis client or a redis:// URL",
+            )
+        pool = conn.connection_pool
+        self._make: Callable[..., AbstractConnection] = pool.connection_class
+        self._options: dict[str, Any] = {
+            **pool.connection_kwargs,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,  # we bound every wait ourselves; a subscriber may rightly wait for ever
+            "socket_connect_timeout": connect_timeout.total_seconds(),
+            "health_check_interval": 0,
+            "decode_responses": False,
+        }
+        self._options.pop("retry_on_error", None)
+        self._options.pop("retry_on_timeout", None)
+
+    async def open(self) -> AbstractConnection:
+        """A new connection, ready for commands.
+
+        Raises:
+            BackendUnavailable: the server cannot be reached, or refuses us.
+        """
+        connection = self._make(**self._options)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        except (RedisError, OSError) as error:
+            raise unavailable(error) from error
+        return connection

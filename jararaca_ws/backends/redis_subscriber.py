@@ -1,0 +1,263 @@
+"""Receiving: one connection, one ordered reader, subscribed to what is wanted, watched for silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from datetime import timedelta
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from jararaca_ws.backends.redis_link import Link, unavailable
+from jararaca_ws.errors import BackendUnavailable
+from jararaca_ws.supervision import Supervised
+
+__all__ = ["RedisSubscriber"]
+
+_log = logging.getLogger("jararaca_ws")
+
+_BATCH = 500
+"""Channels in one SUBSCRIBE."""
+
+
+class RedisSubscriber:
+    """Keeps one connection subscribed to the wanted channels, and hands over what arrives, in order.
+
+    After a lost connection it comes back by itself, with backoff, subscribes again, and only then reports which
+    channels may have missed something. A watchdog publishes a nonce and expects it back: a server that is silent
+    (frozen, cut off, a replica that nobody publishes to) is found within two intervals; redis-py would wait for ever.
+
+    For each channel at most one command is under way, so a confirmation always belongs to the last command.
+
+    Attributes:
+        lag_s: how long the last nonce took from publish to arrival; None before the first.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        deliver: Callable[[bytes, bytes], Awaitable[None]],
+        report_gap: Callable[[Collection[bytes]], None],
+        publish: Callable[[bytes, bytes], Awaitable[None]],
+        probe_channel: bytes,
+        probe_interval: timedelta,
+        timeout: timedelta,
+    ) -> None:
+        self.lag_s: float | None = None
+        self.link = link
+        self._deliver = deliver
+        self._report_gap = report_gap
+        self._publish = publish
+        self._probe_channel = probe_channel
+        self._probe_interval_s = probe_interval.total_seconds()
+        self._timeout_s = timeout.total_seconds()
+        self._wanted: set[bytes] = set()
+        self._reset()
+        # Subscribed when the connection was lost, and not yet again.
+        self._lost: set[bytes] = set()
+        self._healed: set[bytes] = set()
+        self._confirmations: dict[bytes, asyncio.Future[None]] = {}
+        self._echo: asyncio.Future[None] | None = None
+        self._nonce = b""
+        self._replies = 0
+        self._task = Supervised("jararaca_ws Redis subscriber", self._work)
+
+    def _reset(self) -> None:
+        """Nothing is known of the connection, because there is none."""
+        self._subscribed: set[bytes] = set()
+        self._under_way: set[bytes] = set()
+        # Channels whose state may differ from the wanted one.
+        self._dirty: dict[bytes, None] = dict.fromkeys(self._wanted)
+        self._wake = asyncio.Event()
+        if self._dirty:
+            self._wake.set()
+
+    @property
+    def healthy(self) -> bool:
+        """Connected, and heard from within the last two probe intervals."""
+        return self._task.healthy
+
+    @property
+    def restarts(self) -> int:
+        """How often the connection was lost or could not be made."""
+        return self._task.restarts
+
+    def start(self) -> None:
+        self._wanted.add(self._probe_channel)
+        self._lost.clear()
+        self._reset()
+        self._task.start()
+
+    async def stop(self) -> None:
+        """Leave no task and no connection behind; fail who waits for a confirmation."""
+        await self._task.stop()
+        self._wanted.clear()
+        self._lost.clear()
+        confirmations, self._confirmations = self._confirmations, {}
+        for confirmation in confirmations.values():
+            if not confirmation.done():
+                confirmation.set_exception(BackendUnavailable("it was shut down"))
+                confirmation.exception()  # nobody may be waiting any more
+
+    # --- what is wanted -----------------------------------------------------------------------------------------------
+
+    async def subscribe(self, channels: Collection[bytes]) -> None:
+        """Want channels; returns when Redis has confirmed them all.
+
+        Raises:
+            BackendUnavailable: not confirmed within the timeout. They stay wanted until `unsubscribe`.
+        """
+        self._wanted.update(channels)
+        waiting = [self._confirmation(channel) for channel in channels if not self._is_confirmed(channel)]
+        if not waiting:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for confirmation in waiting:
+                    # Shielded, because others wait for the same confirmation.
+                    await asyncio.shield(confirmation)
+        except TimeoutError:
+            raise BackendUnavailable(f"Redis did not confirm a subscription within {self._timeout_s:g} s") from None
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        """Want channels no more."""
+        for channel in channels:
+            self._wanted.discard(channel)
+            self._lost.discard(channel)
+            self._touch(channel)
+            confirmation = self._confirmations.pop(channel, None)
+            if confirmation is not None and not confirmation.done():
+                confirmation.set_result(None)  # whoever waits has left the room, and sees that
+        self._report_healed()
+
+    def _is_confirmed(self, channel: bytes) -> bool:
+        # An UNSUBSCRIBE that was wished for but is not under way will not be sent: the channel is wanted again.
+        return channel in self._subscribed and channel not in self._under_way
+
+    def _confirmation(self, channel: bytes) -> asyncio.Future[None]:
+        self._touch(channel)
+        confirmation = self._confirmations.get(channel)
+        if confirmation is None:
+            confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
+        return confirmation
+
+    def _touch(self, channel: bytes) -> None:
+        self._dirty[channel] = None
+        self._wake.set()
+
+    # --- one connection -----------------------------------------------------------------------------------------------
+
+    async def _work(self, task: Supervised) -> None:
+        connection = await self.link.open()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(connection))
+                tasks.create_task(self._send_commands(connection))
+                tasks.create_task(self._probe(task))
+        except BaseExceptionGroup as group:
+            # The first one ended the others: it is the reason.
+            raise unavailable(group.exceptions[0]) from group
+        finally:
+            self._lost |= self._subscribed & self._wanted
+            self._reset()
+            await connection.disconnect(nowait=True)
+
+    async def _send_commands(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            dirty = [channel for channel in self._dirty if channel not in self._under_way]
+            joins = [channel for channel in dirty if channel in self._wanted and channel not in self._subscribed]
+            leaves = [channel for channel in dirty if channel not in self._wanted and channel in self._subscribed]
+            for channel in dirty:
+                del self._dirty[channel]
+            for command, channels in (("UNSUBSCRIBE", leaves), ("SUBSCRIBE", joins)):
+                self._under_way.update(channels)
+                for start in range(0, len(channels), _BATCH):
+                    await connection.send_command(command, *channels[start : start + _BATCH], check_health=False)
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            reply = await connection.read_response(disable_decoding=True)
+            self._replies += 1
+            kind = reply[0]
+            if kind == b"message":
+                if reply[1] == self._probe_channel:
+                    self._heard(reply[2])
+                else:
+                    await self._deliver(reply[1], reply[2])
+            elif kind in (b"subscribe", b"unsubscribe"):
+                self._confirm(reply[1], subscribed=kind == b"subscribe")
+
+    def _confirm(self, channel: bytes, *, subscribed: bool) -> None:
+        self._under_way.discard(channel)
+        if subscribed:
+            self._subscribed.add(channel)
+        else:
+            self._subscribed.discard(channel)
+        if subscribed != (channel in self._wanted):
+            self._touch(channel)  # the wish has changed while the command was under way
+        elif subscribed:
+            confirmation = self._confirmations.pop(channel, None)
+            if confirmation is not None and not confirmation.done():
+                confirmation.set_result(None)
+        if subscribed and channel in self._lost:
+            self._lost.discard(channel)
+            self._healed.add(channel)
+            self._report_healed()
+
+    def _report_healed(self) -> None:
+        """Report one gap for all channels that were lost, once the last of them receives again."""
+        if self._healed and not self._lost:
+            healed, self._healed = self._healed & self._wanted, set()
+            self._report_gap(healed)
+
+    # --- the watchdog -------------------------------------------------------------------------------------------------
+
+    async def _probe(self, task: Supervised) -> None:
+        loop = asyncio.get_running_loop()
+        await self.subscribe([self._probe_channel])
+        while True:
+            started = loop.time()
+            self._nonce = secrets.token_bytes(12)
+            self._echo = loop.create_future()
+            if await self._publish_nonce():
+                await self._await_echo(self._echo)
+                self.lag_s = loop.time() - started
+                task.mark_healthy()
+            else:
+                task.healthy = False
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _await_echo(self, echo: asyncio.Future[None]) -> None:
+        """Wait for the nonce; give up after a whole interval in which nothing at all was read.
+
+        It is waited for in halves: when the event loop was blocked, both the timer and the data are due at once, and
+        the reader gets another half to show that Redis was never silent.
+        """
+        quiet_halves = 0
+        while not echo.done():
+            before = self._replies
+            await asyncio.wait([echo], timeout=self._probe_interval_s / 2)
+            quiet_halves = quiet_halves + 1 if self._replies == before else 0
+            if quiet_halves == 2:
+                raise BackendUnavailable(f"Redis was silent for {self._probe_interval_s:g} s")
+
+    async def _publish_nonce(self) -> bool:
+        try:
+            await self._publish(self._probe_channel, self._nonce)
+        except BackendUnavailable as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            # Redis is there but refuses writes (out of memory, read-only): receiving goes on, readiness is red.
+            _log.warning("Redis refuses to publish: %s", error)
+            return False
+        return True
+
+    def _heard(self, nonce: bytes) -> None:
+        if nonce == self._nonce and self._echo is not None and not self._echo.done():
+            self._echo.set_result(None)

@@ -1,0 +1,109 @@
+"""The interceptor that brings WebSockets into a microservice: manager, routes, context, staged sends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import WebSocket
+from starlette.routing import BaseRoute
+
+from jararaca_ws.backends.base import WebSocketConnectionBackend
+from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
+from jararaca_ws.connection import ConnectionSettings
+from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
+from jararaca_ws.interceptors.base import AppTransactionContext, Runtime, WebSocketTransactionData
+from jararaca_ws.manager import Publication, WebSocketConnectionManager
+from jararaca_ws.messages import WebSocketMessageBase
+from jararaca_ws.microservice.controllers import controller_path, join_paths
+from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of
+from jararaca_ws.staging import Stage, staged
+
+__all__ = ["WebSocketInterceptor"]
+
+
+class WebSocketInterceptor:
+    """Makes WebSockets work in every unit of work of a microservice.
+
+    - It serves the ``@WebSocketEndpoint`` methods of the controllers.
+    - It binds the manager: `use_ws_manager` works in every unit of work.
+    - In an HTTP request and in a message-bus handler, `WebSocketMessage.send` is staged. When the unit of work
+      succeeds the staged messages leave in order, in one go; when it fails they are dropped. A flush that fails fails
+      the unit of work: HTTP 503, a retry on the bus.
+    - In a WebSocket handler messages leave at once.
+
+    Interceptors nest, so those later in the list end first. List this one before a database session's: then the
+    session is committed before the messages leave.
+
+    Args:
+        backend: carries messages between instances; `MemoryWebSocketConnectionBackend` where None.
+        settings: limits of each connection.
+
+    Attributes:
+        manager: the connection manager of this process.
+    """
+
+    def __init__(
+        self, backend: WebSocketConnectionBackend | None = None, *, settings: ConnectionSettings | None = None
+    ) -> None:
+        self.manager = WebSocketConnectionManager(backend or MemoryWebSocketConnectionBackend(), settings=settings)
+
+    @asynccontextmanager
+    async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
+        """Start the manager and its backend, and stop them."""
+        async with self.manager:
+            yield
+
+    def http_routes(self, runtime: Runtime) -> Sequence[BaseRoute]:
+        """The routes of all ``@WebSocketEndpoint`` methods.
+
+        Raises:
+            DuplicateEndpoint: two of them have one path.
+        """
+        endpoints = [
+            endpoint
+            for controller in runtime.controllers
+            for endpoint in endpoints_of(controller, partial(join_paths, controller_path(controller)))
+        ]
+        check_paths(endpoints)
+        return [self._route(runtime, endpoint) for endpoint in endpoints]
+
+    def _route(self, runtime: Runtime, endpoint: Endpoint) -> BaseRoute:
+        def unit_of_work(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
+            return runtime.unit_of_work(
+                AppTransactionContext(
+                    transaction_data=WebSocketTransactionData(websocket=websocket),
+                    controller=endpoint.controller,
+                    handler=endpoint.function,
+                )
+            )
+
+        return endpoint_route(endpoint, manager=self.manager, build=runtime.build, unit_of_work=unit_of_work)
+
+    @asynccontextmanager
+    async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+        """Bind the manager, and stage what is sent where the unit of work can fail as a whole."""
+        with provide_ws_manager(self.manager):
+            if app_context.transaction_data.context_type == "websocket":
+                yield
+                return
+            async with staged(
+                self.manager.publish, what="a message was sent", cure="use `await message.send_now(...)` there"
+            ) as stage:
+                with provide_ws_message_sender(_StagingSender(self.manager, stage)):
+                    yield
+
+
+class _StagingSender:
+    """Checks and encodes at once, so that a bad send fails where it is written; holds the rest back."""
+
+    __slots__ = ("_manager", "_stage")
+
+    def __init__(self, manager: WebSocketConnectionManager, stage: Stage[Publication]) -> None:
+        self._manager = manager
+        self._stage = stage
+
+    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
+        self._stage.add(self._manager.prepare(rooms, message))

@@ -1,0 +1,170 @@
+"""A microservice that is being served or worked: its container, its interceptors, its life."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from typing import Any
+
+from jararaca_ws.errors import ConfigurationError, JararacaError
+from jararaca_ws.interceptors.base import (
+    AppInterceptor,
+    AppInterceptorWithLifecycle,
+    AppTransactionContext,
+    InterceptorWithWork,
+)
+from jararaca_ws.microservice.config import Microservice
+from jararaca_ws.microservice.container import Container, is_provider
+
+__all__ = ["MicroserviceRuntime"]
+
+_log = logging.getLogger("jararaca_ws")
+
+
+class MicroserviceRuntime:
+    """One application made of a `Microservice`: what an HTTP server or a worker runs.
+
+    Raises:
+        UnresolvableDependency: a controller, or an interceptor that is a class, cannot be built.
+    """
+
+    def __init__(self, microservice: Microservice) -> None:
+        self.microservice = microservice
+        self.container = Container(microservice.container)
+        self._running = False
+        self._ready = [entry for entry in microservice.interceptors if not _is_to_build(entry)]
+        self._interceptors: list[AppInterceptor] = self._ready  # type: ignore[assignment]
+        for cls in (*microservice.controllers, *microservice.interceptors):
+            if isinstance(cls, type):
+                self.container.check(cls)
+
+    @property
+    def name(self) -> str:
+        """The name of the microservice."""
+        return self.microservice.name
+
+    @property
+    def controllers(self) -> Sequence[type]:
+        """The controller classes of the microservice."""
+        return self.microservice.controllers
+
+    @property
+    def interceptors(self) -> Sequence[AppInterceptor]:
+        """In the order of the configuration. Those that the container builds are in it only while it runs."""
+        return self._interceptors
+
+    def build(self, controller: type) -> Any:
+        """A new instance of a controller, for one unit of work.
+
+        Raises:
+            ConfigurationError: it depends on an asynchronous resource, and the lifespan has not been entered.
+        """
+        return self.container.get(controller)
+
+    def unit_of_work(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]:
+        """The whole interceptor chain, around one unit of work.
+
+        Exceptions, cancellation included, pass through it as through nested ``async with``: an interceptor may
+        swallow one, and then the body of this context manager has not completed although nothing is raised.
+
+        Raises:
+            JararacaError: on entering: an interceptor swallowed what another one raised before the body.
+            ConfigurationError: an interceptor is built by the container, and the lifespan has not been entered.
+        """
+        if len(self._interceptors) < len(self.microservice.interceptors):
+            raise ConfigurationError(
+                f"{self.name} has not been started, so not all of its interceptors are there",
+                "enter its lifespan first (in a test: app.router.lifespan_context(app))",
+            )
+        self.container.new_unit_of_work()
+        return _nested(self._interceptors, app_context) if self._interceptors else nullcontext()
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Start everything, in order: resources, interceptors' lifecycles, their work. Stop it in reverse.
+
+        What has been started is stopped whatever happens, as at a normal end: an ordinary error of the body or of
+        another part is not thrown into it, only cancellation is. The first error is raised, later ones are logged.
+        May be entered again after it was left.
+
+        Raises:
+            ConfigurationError: it is entered while it runs.
+        """
+        if self._running:
+            raise ConfigurationError(f"{self.name} is running already", "one runtime can be entered once at a time")
+        self._running = True
+        started: list[AbstractAsyncContextManager[None]] = []
+        failure: BaseException | None = None
+        try:
+            await self._start(started)
+            yield
+        except BaseException as error:
+            failure = error
+        failure = await _stop(started, failure)
+        self._interceptors = self._ready  # type: ignore[assignment]
+        self._running = False
+        if failure is not None:
+            raise failure
+
+    async def _start(self, started: list[AbstractAsyncContextManager[None]]) -> None:
+        async def start(part: AbstractAsyncContextManager[None]) -> None:
+            await part.__aenter__()
+            started.append(part)
+
+        await start(self.container.resources())
+        self._interceptors = [self._built(entry) for entry in self.microservice.interceptors]
+        for interceptor in self._interceptors:
+            if isinstance(interceptor, AppInterceptorWithLifecycle):
+                await start(interceptor.lifecycle(self.microservice, self.container))
+        for interceptor in self._interceptors:
+            if isinstance(interceptor, InterceptorWithWork):
+                await start(interceptor.working(self))
+
+    def _built(self, entry: Any) -> AppInterceptor:
+        interceptor = self.container.get(entry) if _is_to_build(entry) else entry
+        if not callable(getattr(interceptor, "intercept", None)):
+            raise ConfigurationError(
+                f"the interceptor {entry!r} provides {interceptor!r}, which has no method intercept(app_context)"
+            )
+        return interceptor  # type: ignore[no-any-return]
+
+
+def _is_to_build(entry: object) -> bool:
+    return isinstance(entry, type) or is_provider(entry)
+
+
+@asynccontextmanager
+async def _nested(interceptors: Sequence[AppInterceptor], app_context: AppTransactionContext) -> AsyncIterator[None]:
+    failure: BaseException | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            for interceptor in interceptors:
+                await stack.enter_async_context(interceptor.intercept(app_context))
+        except BaseException as error:
+            failure = error
+            raise
+        yield
+    if failure is not None:
+        raise JararacaError(
+            "an interceptor swallowed the error of another one, so the unit of work did not run"
+        ) from failure
+
+
+async def _stop(
+    started: list[AbstractAsyncContextManager[None]], failure: BaseException | None
+) -> BaseException | None:
+    """Leave what was started, the last first; the error that is to be raised in the end."""
+    for part in reversed(started):
+        # Many a lifecycle has no `finally` around its `yield`: an error that is not its own must not skip its end.
+        thrown = None if isinstance(failure, Exception) else failure
+        try:
+            if await part.__aexit__(type(thrown) if thrown else None, thrown, thrown.__traceback__ if thrown else None):
+                failure = failure if thrown is None else None
+        except BaseException as error:
+            if failure is thrown:
+                failure = error
+            else:  # cancellation goes before an error, otherwise the first goes before the later ones
+                failure, other = (failure, error) if isinstance(error, Exception) else (error, failure)
+                _log.error("%r failed as well while it was stopped", part, exc_info=other)
+    return failure

@@ -1,0 +1,144 @@
+"""The two bounded queues of a connection: what waits to be written to it, and what was read from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import MutableMapping
+from typing import Any
+
+from jararaca_ws.protocol import Frame
+
+__all__ = ["InboundQueue", "OutboundQueue"]
+
+
+class OutboundQueue:
+    """Frames that wait for the writer, bounded in bytes.
+
+    Appending is synchronous and never waits, so that delivery to many connections is one loop without an await.
+    """
+
+    __slots__ = ("_frames", "_space", "limit_bytes", "size")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.size = 0
+        self._frames: deque[Frame] = deque()
+        self._space = asyncio.Event()
+
+    def append(self, frame: Frame) -> bool:
+        """Queue a frame; False, and nothing queued, when it does not fit.
+
+        A frame larger than the whole limit fits where nothing else waits.
+        """
+        if self._frames and self.size + frame.size > self.limit_bytes:
+            return False
+        self._frames.append(frame)
+        self.size += frame.size
+        return True
+
+    def popleft(self) -> Frame:
+        frame = self._frames.popleft()
+        self.size -= frame.size
+        self._space.set()
+        return frame
+
+    def clear(self) -> None:
+        self._frames.clear()
+        self.size = 0
+        self._space.set()
+
+    def wake(self) -> None:
+        """Let those who wait for space look again: the connection is closing."""
+        self._space.set()
+
+    async def wait_for_space(self) -> None:
+        """Wait until something has left the queue, or `wake` was called."""
+        self._space.clear()
+        await self._space.wait()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+class InboundQueue:
+    """ASGI messages that the pump has read and the handler has not, bounded in number and bytes.
+
+    A handler that reads slowly makes the pump wait, and so the client (TCP does the rest). A handler that does not
+    read at all must not: pongs and the close would stay unread, and the server would take a healthy client for dead.
+    Then the oldest messages are discarded, and counted.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_last",
+        "_messages",
+        "_patience_s",
+        "_space",
+        "discarded",
+        "is_read",
+        "limit_bytes",
+        "limit_messages",
+        "size",
+    )
+
+    def __init__(self, limit_messages: int, limit_bytes: int, patience_s: float = 5.0) -> None:
+        self.limit_messages = limit_messages
+        self.limit_bytes = limit_bytes
+        self.size = 0
+        self.discarded = 0
+        # Whether anybody has read within the last `patience_s` in which the queue was full.
+        self.is_read = False
+        self._patience_s = patience_s
+        self._messages: deque[MutableMapping[str, Any]] = deque()
+        # The disconnect message, once it is known that nothing follows the messages in the queue.
+        self._last: MutableMapping[str, Any] | None = None
+        self._arrived = asyncio.Event()
+        self._space = asyncio.Event()
+
+    async def put(self, message: MutableMapping[str, Any]) -> None:
+        """Queue a message; waits for space where somebody reads."""
+        size = _size(message)
+        while self._messages and self._is_full(size):
+            if not self.is_read or not await self._space_came():
+                self.is_read = False
+                self.size -= _size(self._messages.popleft())
+                self.discarded += 1
+        self._messages.append(message)
+        self.size += size
+        self._arrived.set()
+
+    async def _space_came(self) -> bool:
+        self._space.clear()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._space.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def finish(self, disconnect: MutableMapping[str, Any]) -> None:
+        """Nothing more will come; readers get ``disconnect`` after what is queued, again and again."""
+        if self._last is None:
+            self._last = disconnect
+        self._arrived.set()
+
+    async def get(self) -> MutableMapping[str, Any]:
+        """The next message. Cancellation loses nothing."""
+        self.is_read = True
+        while not self._messages:
+            if self._last is not None:
+                return self._last
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._messages.popleft()
+        self.size -= _size(message)
+        self._space.set()
+        return message
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._messages) >= self.limit_messages or self.size + size > self.limit_bytes
+
+
+def _size(message: MutableMapping[str, Any]) -> int:
+    return len(message.get("text") or message.get("bytes") or b"")

@@ -1,0 +1,120 @@
+"""Room names, and the registry of who is in which room on this instance."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Generic, TypeVar
+
+from jararaca_ws.errors import BadRoom
+
+__all__ = ["MAX_ROOM_BYTES", "RoomRegistry", "check_room", "check_rooms"]
+
+MAX_ROOM_BYTES = 255
+"""Centrifugo's limit for a channel name."""
+
+_T = TypeVar("_T")
+
+# Control, format (zero-width and bidirectional controls), surrogate, private use, unassigned, line and paragraph ends.
+_FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def check_room(room: str) -> str:
+    """The room itself, when it is one.
+
+    Every other character is literal: a comma, ``*``, ``{}`` or a space never changes where a message goes.
+
+    Raises:
+        BadRoom: not 1 to 255 bytes of UTF-8 in Unicode normal form C without control or format characters.
+    """
+    if not isinstance(room, str):
+        raise BadRoom(room, "a room is a string")
+    if room.isascii() and room.isprintable() and 0 < len(room) <= MAX_ROOM_BYTES:
+        return room
+    if not room:
+        raise BadRoom(room, "it is empty")
+    if any(unicodedata.category(character) in _FORBIDDEN for character in room[: MAX_ROOM_BYTES + 1]):
+        raise BadRoom(room, "it has a control, format or unassigned character")
+    if len(room.encode()) > MAX_ROOM_BYTES:
+        raise BadRoom(room, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
+    if not unicodedata.is_normalized("NFC", room):
+        raise BadRoom(room, "it is not in Unicode normal form C: pass it through unicodedata.normalize('NFC', room)")
+    return room
+
+
+def check_rooms(rooms: Iterable[str]) -> list[str]:
+    """The rooms, each once, in the order given.
+
+    Raises:
+        BadRoom: one of them is not a room, or there is none, or a single string was passed instead of a list.
+    """
+    if isinstance(rooms, str):
+        raise BadRoom(rooms, "a list of rooms is meant here: put it in brackets")
+    checked = list(dict.fromkeys(map(check_room, rooms)))
+    if not checked:
+        raise BadRoom("", "no room was given")
+    return checked
+
+
+class RoomRegistry(Generic[_T]):
+    """Two maps, room to members and member to rooms, that always say the same. Synchronous: no await, no race.
+
+    An empty room does not exist. Join and leave cost O(1).
+    """
+
+    __slots__ = ("_members", "_rooms")
+
+    def __init__(self) -> None:
+        self._members: dict[str, set[_T]] = {}
+        self._rooms: dict[_T, set[str]] = {}
+
+    def join(self, room: str, member: _T) -> bool:
+        """Add a member; True when it is the first of the room here."""
+        members = self._members.get(room)
+        first = members is None
+        if members is None:
+            members = self._members[room] = set()
+        members.add(member)
+        self._rooms.setdefault(member, set()).add(room)
+        return first
+
+    def leave(self, room: str, member: _T) -> bool:
+        """Remove a member; True when it was the last of the room here. Not being in the room is no error."""
+        rooms = self._rooms.get(member)
+        if rooms is None or room not in rooms:
+            return False
+        rooms.discard(room)
+        if not rooms:
+            del self._rooms[member]
+        members = self._members[room]
+        members.discard(member)
+        if members:
+            return False
+        del self._members[room]
+        return True
+
+    def leave_all(self, member: _T) -> list[str]:
+        """Remove a member from all its rooms; returns the rooms that are empty now."""
+        return [room for room in tuple(self._rooms.get(member, ())) if self.leave(room, member)]
+
+    def members(self, room: str) -> Collection[_T]:
+        """The members of a room: a live view, not to be kept across an await."""
+        return self._members.get(room, ())
+
+    def rooms_of(self, member: _T) -> Collection[str]:
+        """The rooms of a member: a live view."""
+        return self._rooms.get(member, ())
+
+    def union(self, rooms: Sequence[str]) -> Collection[_T]:
+        """The members of any of the rooms, each once. For one room it is the live view: nothing is copied."""
+        if len(rooms) == 1:
+            return self.members(rooms[0])
+        return dict.fromkeys(chain.from_iterable(map(self.members, rooms)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        """How many rooms there are."""
+        return len(self._members)
