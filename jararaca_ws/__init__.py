@@ -1,1 +1,170 @@
-"""x"""
+"""Distributed, typed WebSockets for interceptor-based FastAPI microservices.
+
+Everything a user needs is importable from here; ``docs/`` explains it, ``docs/concepts.md`` fixes the words.
+"""
+
+from jararaca_ws.backends.base import (
+    BatchingBackend,
+    BroadcastFunc,
+    GapReportingBackend,
+    SendFunc,
+    StartableBackend,
+    SubscribingBackend,
+    WebSocketConnectionBackend,
+)
+from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
+from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
+from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.context import (
+    MessagePublisher,
+    WebSocketMessageSender,
+    provide_bus,
+    provide_publisher,
+    provide_ws_manager,
+    provide_ws_message_sender,
+    use_bus,
+    use_publisher,
+    use_ws_manager,
+    use_ws_message_sender,
+)
+from jararaca_ws.errors import (
+    BackendUnavailable,
+    BadRoom,
+    BrokerUnavailable,
+    ConfigurationError,
+    ConnectionClosed,
+    ContextError,
+    DuplicateEndpoint,
+    DuplicateMessageId,
+    IllegalTransition,
+    InvalidMessage,
+    JararacaError,
+    MessageError,
+    MessageIdUnset,
+    MessageNotEncodable,
+    NotBound,
+    Unavailable,
+    UnitOfWorkOver,
+    UnresolvableDependency,
+    Unroutable,
+)
+from jararaca_ws.interceptors.base import (
+    AppInterceptor,
+    AppInterceptorWithLifecycle,
+    AppTransactionContext,
+    HttpTransactionData,
+    MessageBusTransactionData,
+    TransactionData,
+    WebSocketTransactionData,
+)
+from jararaca_ws.interceptors.message_bus import MessageBusInterceptor
+from jararaca_ws.interceptors.websocket import WebSocketInterceptor
+from jararaca_ws.manager import WebSocketConnectionManager
+from jararaca_ws.messagebus import (
+    MemoryMessageBus,
+    Message,
+    MessageBus,
+    MessageBusController,
+    MessageBusWorker,
+    MessageHandler,
+    MessageOf,
+    RabbitMQMessageBus,
+)
+from jararaca_ws.messages import WebSocketMessage, WebSocketMessageBase
+from jararaca_ws.microservice import (
+    Container,
+    Delete,
+    Get,
+    Microservice,
+    Patch,
+    Post,
+    Put,
+    RestController,
+    create_http_server,
+)
+from jararaca_ws.protocol import CloseCode
+from jararaca_ws.routing import WebSocketEndpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # the microservice
+    "Container",
+    "Delete",
+    "Get",
+    "Microservice",
+    "Patch",
+    "Post",
+    "Put",
+    "RestController",
+    "create_http_server",
+    # WebSockets
+    "CloseCode",
+    "ConnectionSettings",
+    "ConnectionState",
+    "WebSocketConnection",
+    "WebSocketConnectionManager",
+    "WebSocketEndpoint",
+    "WebSocketMessage",
+    "WebSocketMessageBase",
+    # backends
+    "BatchingBackend",
+    "BroadcastFunc",
+    "GapReportingBackend",
+    "MemoryWebSocketConnectionBackend",
+    "RedisWebSocketConnectionBackend",
+    "SendFunc",
+    "StartableBackend",
+    "SubscribingBackend",
+    "WebSocketConnectionBackend",
+    # the message bus
+    "MemoryMessageBus",
+    "Message",
+    "MessageBus",
+    "MessageBusController",
+    "MessageBusWorker",
+    "MessageHandler",
+    "MessageOf",
+    "RabbitMQMessageBus",
+    # interceptors
+    "AppInterceptor",
+    "AppInterceptorWithLifecycle",
+    "AppTransactionContext",
+    "HttpTransactionData",
+    "MessageBusInterceptor",
+    "MessageBusTransactionData",
+    "TransactionData",
+    "WebSocketInterceptor",
+    "WebSocketTransactionData",
+    # context
+    "MessagePublisher",
+    "WebSocketMessageSender",
+    "provide_bus",
+    "provide_publisher",
+    "provide_ws_manager",
+    "provide_ws_message_sender",
+    "use_bus",
+    "use_publisher",
+    "use_ws_manager",
+    "use_ws_message_sender",
+    # errors
+    "BackendUnavailable",
+    "BadRoom",
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ContextError",
+    "DuplicateEndpoint",
+    "DuplicateMessageId",
+    "IllegalTransition",
+    "InvalidMessage",
+    "JararacaError",
+    "MessageError",
+    "MessageIdUnset",
+    "MessageNotEncodable",
+    "NotBound",
+    "Unavailable",
+    "UnitOfWorkOver",
+    "UnresolvableDependency",
+    "Unroutable",
+]

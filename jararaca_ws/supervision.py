@@ -70,12 +70,15 @@ class Supervised:
         self._delays = self._backoff.delays()
 
     async def _run(self) -> None:
-        while True:
+        # Not `while True`: a TaskGroup in the work that is failing already swallows a cancellation (Python 3.11).
+        while self._task is not None:
             try:
                 await self._work(self)
                 problem = "it returned"
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"
+            if self._task is None:
+                return
             self.healthy = False
             self.restarts += 1
             delay = next(self._delays)

@@ -80,7 +80,7 @@ class RedisWebSocketConnectionBackend:
             link,
             deliver=self._deliver,
             report_gap=self._report_gap,
-            publish=lambda channel, payload: self._publisher.publish([(channel, payload)]),
+            submit=lambda channel, payload: self._publisher.submit([(channel, payload)]),
             # No room can have this name either: it does not begin with the prefix.
             probe_channel=self._broadcast_channel + b":probe:" + secrets.token_hex(8).encode(),
             probe_interval=probe_interval,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -48,13 +49,14 @@ class Link:
                 "pass a redis.asyncio.Redis client or a redis:// URL",
             )
         pool = conn.connection_pool
+        self._connect_timeout_s = connect_timeout.total_seconds()
         self._make: Callable[..., AbstractConnection] = pool.connection_class
         self._options: dict[str, Any] = {
             **pool.connection_kwargs,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,  # we bound every wait ourselves; a subscriber may rightly wait for ever
-            "socket_connect_timeout": connect_timeout.total_seconds(),
+            "socket_connect_timeout": self._connect_timeout_s,
             "health_check_interval": 0,
             "decode_responses": False,
         }
@@ -69,7 +71,14 @@ class Link:
         """
         connection = self._make(**self._options)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
-        except (RedisError, OSError) as error:
-            raise unavailable(error) from error
+            # The client's own timeout is for TCP alone: a frozen server accepts, and then says nothing.
+            async with asyncio.timeout(self._connect_timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py does not annotate it
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise BackendUnavailable(f"Redis did not answer within {self._connect_timeout_s:g} s") from error
+            if isinstance(error, (RedisError, OSError)):
+                raise unavailable(error) from error
+            raise
         return connection

@@ -78,8 +78,15 @@ class RedisPublisher:
         Raises:
             BackendUnavailable: at least one was not, or nobody knows.
         """
-        if not items:
-            return
+        if items:
+            await self.submit(items)
+
+    def submit(self, items: Sequence[tuple[bytes, bytes]]) -> asyncio.Future[None]:
+        """`publish` without waiting: the future has its outcome. At least one item.
+
+        Raises:
+            BackendUnavailable: it cannot even be queued.
+        """
         if not self._running:
             raise BackendUnavailable("it is not running")
         request = _Request(items)
@@ -88,7 +95,7 @@ class RedisPublisher:
         self._pending.append(request)
         self._pending_bytes += request.size
         self._wake.set()
-        await request.done
+        return request.done
 
     async def _work(self, task: Supervised) -> None:
         task.mark_healthy()

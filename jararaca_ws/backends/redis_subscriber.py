@@ -42,7 +42,7 @@ class RedisSubscriber:
         *,
         deliver: Callable[[bytes, bytes], Awaitable[None]],
         report_gap: Callable[[Collection[bytes]], None],
-        publish: Callable[[bytes, bytes], Awaitable[None]],
+        submit: Callable[[bytes, bytes], asyncio.Future[None]],
         probe_channel: bytes,
         probe_interval: timedelta,
         timeout: timedelta,
@@ -51,7 +51,7 @@ class RedisSubscriber:
         self.link = link
         self._deliver = deliver
         self._report_gap = report_gap
-        self._publish = publish
+        self._submit = submit
         self._probe_channel = probe_channel
         self._probe_interval_s = probe_interval.total_seconds()
         self._timeout_s = timeout.total_seconds()
@@ -225,15 +225,19 @@ class RedisSubscriber:
             started = loop.time()
             self._nonce = secrets.token_bytes(12)
             self._echo = loop.create_future()
-            if await self._publish_nonce():
-                await self._await_echo(self._echo)
+            published = self._submit(self._probe_channel, self._nonce)
+            try:
+                await self._await_echo(self._echo, published)
+            except ResponseError as error:
+                # Redis is there but refuses to publish (out of memory, say): receiving goes on, readiness is red.
+                _log.warning("Redis refuses to publish: %s", error)
+                task.healthy = False
+            else:
                 self.lag_s = loop.time() - started
                 task.mark_healthy()
-            else:
-                task.healthy = False
             await asyncio.sleep(self._probe_interval_s)
 
-    async def _await_echo(self, echo: asyncio.Future[None]) -> None:
+    async def _await_echo(self, echo: asyncio.Future[None], published: asyncio.Future[None]) -> None:
         """Wait for the nonce; give up after a whole interval in which nothing at all was read.
 
         It is waited for in halves: when the event loop was blocked, both the timer and the data are due at once, and
@@ -242,22 +246,22 @@ class RedisSubscriber:
         quiet_halves = 0
         while not echo.done():
             before = self._replies
-            await asyncio.wait([echo], timeout=self._probe_interval_s / 2)
+            waiting = {echo} if published.done() else {echo, published}
+            await asyncio.wait(waiting, timeout=self._probe_interval_s / 2, return_when=asyncio.FIRST_COMPLETED)
+            if published in waiting and published.done():
+                _raise_failure(published)
+                continue
             quiet_halves = quiet_halves + 1 if self._replies == before else 0
-            if quiet_halves == 2:
+            if quiet_halves == 2 and not echo.done():
+                published.cancel()
                 raise BackendUnavailable(f"Redis was silent for {self._probe_interval_s:g} s")
-
-    async def _publish_nonce(self) -> bool:
-        try:
-            await self._publish(self._probe_channel, self._nonce)
-        except BackendUnavailable as error:
-            if not isinstance(error.__cause__, ResponseError):
-                raise
-            # Redis is there but refuses writes (out of memory, read-only): receiving goes on, readiness is red.
-            _log.warning("Redis refuses to publish: %s", error)
-            return False
-        return True
 
     def _heard(self, nonce: bytes) -> None:
         if nonce == self._nonce and self._echo is not None and not self._echo.done():
             self._echo.set_result(None)
+
+
+def _raise_failure(published: asyncio.Future[None]) -> None:
+    error = published.exception()
+    if error is not None:
+        raise error.__cause__ if isinstance(error.__cause__, ResponseError) else error

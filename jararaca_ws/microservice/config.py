@@ -26,7 +26,7 @@ class Microservice:
         interceptors: the first is the outermost. Each is an object with ``intercept(app_context)``, a class that is
             built by type when the application starts, or a dependency-injector provider.
         container: the user's own dependency-injector container (an instance), asked first for every type.
-        name: in the OpenAPI document, in logs and in the names of queues.
+        name: the title of the OpenAPI document, and what interceptors name things after.
 
     Raises:
         ConfigurationError: something in it can be no controller, interceptor or container; it is named.

@@ -58,9 +58,11 @@ class Container:
 
     def __init__(self, user_container: containers.Container | None = None) -> None:
         self._user = containers.DynamicContainer() if user_container is None else user_container
-        self._offers = {name: (provider, _provided(provider)) for name, provider in _named(self._user)}
+        provided = ((name, provider, _provided(provider)) for name, provider in _named(self._user))
+        self._offers = {name: (provider, cls) for name, provider, cls in provided if cls is not None}
         self._context_locals = list(self._user.traverse([providers.ContextLocalSingleton]))
         self._known: dict[type, providers.Provider[Any]] = {}
+        self._started = False
 
     def check(self, cls: type) -> None:
         """Make sure that `get` can build this class and all that it depends on, without building anything.
@@ -75,18 +77,19 @@ class Container:
         """A new instance of a class, or what a provider (that of the user's container, or this one) gives.
 
         Raises:
-            ConfigurationError: as from `check`; or it depends on an asynchronous ``Resource`` that is not started.
+            ConfigurationError: as from `check`; or it depends on a ``Resource`` that is not started, or on another
+                asynchronous provider.
         """
         provider: Any = wanted
         if isinstance(wanted, type):
             provider = self._known.get(wanted) or self._root(wanted)
+        if not self._started and any(not resource.overridden for resource in provider.traverse([providers.Resource])):
+            problem = f"{_name(wanted)} depends on a Resource that has not been started"
+            raise ConfigurationError(problem, "enter the lifespan of the application first")
         instance: Any = provider()
         if asyncio.isfuture(instance):
-            raise ConfigurationError(
-                f"{_name(wanted)} is provided asynchronously",
-                "of the asynchronous providers only a Resource can be injected, and only while the application runs: "
-                "enter its lifespan first",
-            )
+            problem = f"{_name(wanted)} is, or depends on, something that is provided asynchronously"
+            raise ConfigurationError(problem, "of the asynchronous providers only a Resource can be injected")
         return instance  # type: ignore[no-any-return]
 
     def new_unit_of_work(self) -> None:
@@ -104,12 +107,15 @@ class Container:
             if starting is not None:
                 await starting
             await self._freeze(frozen)
+            self._started = True
             yield
         finally:
+            self._started = False
             self._forget_async_modes()
             for provider in reversed(frozen):
                 provider.reset_last_overriding()
                 provider.enable_async_mode()  # tells how it is shut down
+            self._forget_singletons_of_resources()
             stopping = self._user.shutdown_resources(providers.Resource)
             if stopping is not None:
                 await stopping
@@ -133,39 +139,47 @@ class Container:
             if not isinstance(provider, providers.Resource):
                 provider.reset_async_mode()
 
+    def _forget_singletons_of_resources(self) -> None:
+        # They hold a value that is shut down: the next start makes a new one.
+        for singleton in self._user.traverse([providers.BaseSingleton]):
+            if any(singleton.traverse([providers.Resource])):
+                singleton.reset()
+
     def _root(self, cls: type) -> providers.Provider[Any]:
         try:
-            return self._find(cls, ()) or self._generate(cls, ())
+            return self._provider(cls, ())
         except _Refused as refused:
             raise ConfigurationError(f"{_name(cls)} {refused.problem}", refused.cure) from None
 
-    def _find(self, wanted: type, path: tuple[type, ...]) -> providers.Provider[Any] | None:
-        """What is known to provide this class; None: it would have to be generated."""
+    def _provider(self, wanted: type, path: tuple[type, ...]) -> providers.Provider[Any]:
+        """The provider of a class; ``path`` holds those that are being looked into, the outermost first."""
         if wanted in path:
             cycle = " -> ".join(_name(cls) for cls in (*path[path.index(wanted) :], wanted))
             raise _Refused(f"closes a cycle: {cycle}", "let one of them take what it needs in a method call")
-        if wanted not in self._known and (offers := self._offered(wanted)):
-            if len(offers) > 1:
-                raise _Refused(
-                    f"could come from any of the providers {', '.join(map(repr, offers))}",
-                    "ask for the exact class of one of them, or leave only one",
-                )
-            self._known[wanted] = next(iter(offers.values()))
-        return self._known.get(wanted)
+        if wanted not in self._known:
+            self._known[wanted] = self._offer(wanted) or self._generated(wanted, (*path, wanted))
+        return self._known[wanted]
 
-    def _offered(self, wanted: type) -> dict[str, providers.Provider[Any]]:
-        exact = {name: provider for name, (provider, cls) in self._offers.items() if cls is wanted}
-        return exact or {name: provider for name, (provider, cls) in self._offers.items() if _is_kind_of(cls, wanted)}
+    def _offer(self, wanted: type) -> providers.Provider[Any] | None:
+        """The provider of the user's container for a class; None: it has none."""
+        # By name, for protocols too: that a class happens to have the methods does not mean that it is meant.
+        kinds = [(name, provider, cls) for name, (provider, cls) in self._offers.items() if wanted in cls.__mro__]
+        exact = {name: provider for name, provider, cls in kinds if cls is wanted}
+        offers = exact or {name: provider for name, provider, _ in kinds}
+        if len(offers) > 1:
+            raise _Refused(
+                f"could come from any of the providers {', '.join(map(repr, offers))}",
+                "ask for the exact class of one of them, or leave only one",
+            )
+        return next(iter(offers.values()), None)
 
-    def _generate(self, cls: type, path: tuple[type, ...]) -> providers.Provider[Any]:
+    def _generated(self, cls: type, path: tuple[type, ...]) -> providers.Provider[Any]:
         _refuse_unbuildable(cls)
-        arguments = {}
+        factory = providers.Factory(cls)
         for parameter in constructor_parameters(cls):
-            argument = self._argument(cls, parameter, (*path, cls))
+            argument = self._argument(cls, parameter, path)
             if argument is not None:
-                arguments[parameter.name] = argument
-        self._known[cls] = factory = providers.Factory(cls)
-        factory.add_kwargs(**arguments)
+                factory.add_kwargs(**{parameter.name: argument})
         return factory
 
     def _argument(self, cls: type, parameter: Parameter, path: tuple[type, ...]) -> providers.Provider[Any] | None:
@@ -176,8 +190,7 @@ class Container:
                 if parameter.has_default:
                     return None
                 raise _no_class(parameter.annotation)
-            found = self._find(wanted, path)
-            return found if found or parameter.has_default else self._generate(wanted, path)
+            return self._offer(wanted) if parameter.has_default else self._provider(wanted, path)
         except _Refused as refused:
             problem = refused.problem if wanted is None else f"({_name(wanted)}) {refused.problem}"
             raise UnresolvableDependency(cls, parameter.name, problem, refused.cure) from None
@@ -212,13 +225,6 @@ def _refuse_unbuildable(cls: type) -> None:
         )
 
 
-def _is_kind_of(cls: type | None, wanted: type) -> bool:
-    """Nominal for protocols: that a class happens to have the methods does not mean that it is meant."""
-    if cls is None:
-        return False
-    return wanted in cls.__mro__ if is_protocol(wanted) else issubclass(cls, wanted)
-
-
 def _named(container: Any, prefix: str = "") -> Iterator[tuple[str, providers.Provider[Any]]]:
     """The providers that have a name, those of nested containers included."""
     for name, provider in container.providers.items():
@@ -233,6 +239,8 @@ def _provided(provider: providers.Provider[Any]) -> type | None:
         return as_class(provider.instance_of)
     if isinstance(provider, providers.Object):
         return type(provider.provides)
+    if providers.is_delegated(provider):
+        return None  # injected as the provider itself
     source = getattr(provider, "provides", None)
     if not isinstance(source, type):
         return _returned(source) if inspect.isroutine(source) else None

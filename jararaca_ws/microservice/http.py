@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,7 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from jararaca_ws.errors import ConfigurationError, JararacaError, Unavailable
+from jararaca_ws.errors import BadRoom, ConfigurationError, JararacaError, Unavailable, quoted
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppTransactionContext,
@@ -29,6 +30,8 @@ from jararaca_ws.microservice.runtime import MicroserviceRuntime
 
 __all__ = ["create_http_server"]
 
+_log = logging.getLogger("jararaca_ws")
+
 _LIFESPAN_OPTIONS = ("lifespan", "on_startup", "on_shutdown")
 
 
@@ -37,9 +40,9 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
 
     A unit of work goes around the whole handling of a request: reading its body, its dependencies, the method, making
     the response. What fails there (an ``HTTPException``, a request or a response that is not valid) fails the unit of
-    work, and is answered by FastAPI after that. `Unavailable` is answered with 503 unless the application has a
-    handler of its own for it. Background tasks, streamed bodies and what follows the ``yield`` of a dependency run
-    after the unit of work.
+    work, and is answered by FastAPI after that. `Unavailable` is answered with 503 and `BadRoom` with 400, unless the
+    application has handlers of its own for them. Background tasks, streamed bodies and what follows the ``yield`` of a
+    dependency run after the unit of work.
 
     ``app.state.jararaca_ws_runtime`` is the `MicroserviceRuntime`.
 
@@ -60,6 +63,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
     runtime = MicroserviceRuntime(microservice)
     app = FastAPI(**{"title": microservice.name, **fastapi_options, "lifespan": _lifespan(runtime)})
     app.exception_handlers.setdefault(Unavailable, _answer_unavailable)
+    app.exception_handlers.setdefault(BadRoom, _answer_bad_room)
     app.state.jararaca_ws_runtime = runtime
     claims: dict[tuple[str, str], str] = {}
     for controller in microservice.controllers:
@@ -93,8 +97,17 @@ def _interceptor_routes(runtime: MicroserviceRuntime, interceptors: Iterable[App
     return [route for interceptor in having for route in interceptor.http_routes(runtime)]
 
 
-async def _answer_unavailable(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
+async def _answer_unavailable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unavailable)
+    # The reason may name hosts: it is for the log, not for the client.
+    _log.warning("%s %s is answered with 503: %s", request.method, quoted(request.url.path), error)
+    detail = f"{error.server} is unavailable: try again"
+    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})
+
+
+async def _answer_bad_room(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRoom)
+    return JSONResponse({"detail": f"this is not a room: {error.problem}"}, status_code=400)
 
 
 def _controller_router(
@@ -140,16 +153,19 @@ def _route_class(runtime: MicroserviceRuntime, controller: type, function: Calla
                     transaction_data=HttpTransactionData(request=request), controller=controller, handler=function
                 )
                 failure: BaseException | None = None
-                async with runtime.unit_of_work(app_context):
-                    try:
-                        return await handle(request)
-                    except BaseException as error:
-                        failure = error
-                        raise
-                raise JararacaError(
-                    f"an interceptor swallowed the error of {function.__qualname__}, so there is no response: "
-                    "an interceptor that handles an error has to raise another one, an HTTPException for example"
-                ) from failure
+                try:
+                    async with runtime.unit_of_work(app_context):
+                        try:
+                            return await handle(request)
+                        except BaseException as error:
+                            failure = error
+                            raise
+                    raise JararacaError(
+                        f"an interceptor swallowed the error of {function.__qualname__}, so there is no response: "
+                        "an interceptor that handles an error has to raise another one, an HTTPException for example"
+                    ) from failure
+                finally:
+                    del failure  # it holds this frame, and the request with it
 
             return handle_as_unit_of_work
 
@@ -176,7 +192,7 @@ def _endpoint(
 
     endpoint: Any = call_async if is_async else call_sync
     functools.update_wrapper(endpoint, function, ("__module__", "__name__", "__qualname__", "__doc__"), updated=())
-    del endpoint.__wrapped__  # FastAPI would look through it, and take a sync method for what it has to call
+    del endpoint.__wrapped__  # whoever looked through it would find a function with self
     endpoint.__signature__ = _signature(function, name)
     return endpoint  # type: ignore[no-any-return]
 

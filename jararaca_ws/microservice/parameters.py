@@ -43,8 +43,9 @@ def as_class(annotation: Any) -> type | None:
         return as_class(members[0]) if len(members) == 1 else None
     if origin is not None:
         annotation = origin
-    says_nothing = annotation is Any or annotation is inspect.Parameter.empty  # both are classes
-    return annotation if isinstance(annotation, type) and not says_nothing else None
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return None  # classes as well, but they say nothing
+    return annotation if isinstance(annotation, type) else None
 
 
 def is_protocol(cls: type) -> bool:

@@ -33,8 +33,8 @@ class MicroserviceRuntime:
         self.microservice = microservice
         self.container = Container(microservice.container)
         self._running = False
-        self._ready = [entry for entry in microservice.interceptors if not _is_to_build(entry)]
-        self._interceptors: list[AppInterceptor] = self._ready  # type: ignore[assignment]
+        self._ready: list[Any] = [entry for entry in microservice.interceptors if not _is_to_build(entry)]
+        self._interceptors: list[AppInterceptor] = self._ready
         for cls in (*microservice.controllers, *microservice.interceptors):
             if isinstance(cls, type):
                 self.container.check(cls)
@@ -102,7 +102,7 @@ class MicroserviceRuntime:
         except BaseException as error:
             failure = error
         failure = await _stop(started, failure)
-        self._interceptors = self._ready  # type: ignore[assignment]
+        self._interceptors = self._ready
         self._running = False
         if failure is not None:
             raise failure

@@ -1,0 +1,74 @@
+"""The message bus in the interceptor chain: where the bus and the microservice stack meet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from jararaca_ws.context import provide_bus, provide_publisher
+from jararaca_ws.interceptors.base import AppTransactionContext, Runtime
+from jararaca_ws.messagebus.controllers import collect_handlers
+from jararaca_ws.messagebus.delivery import Dispatcher
+from jararaca_ws.messagebus.publisher import MessageBus, StagedPublisher
+from jararaca_ws.staging import staged
+
+__all__ = ["MessageBusInterceptor"]
+
+
+class MessageBusInterceptor:
+    """Makes ``await message.publish()`` work in a microservice's controllers and handlers.
+
+    In an HTTP request and in a message handler, what is published is held until the unit of work succeeds, then
+    published in order and confirmed; when the unit fails, nothing is published. A publish that fails there fails the
+    unit of work: HTTP answers 503, a message is retried. In a WebSocket handler a publish leaves at once.
+
+    Interceptors nest like ``async with``, so of two that hold something until the end, the one that is listed first
+    flushes last. A database session listed after this one commits before the messages leave.
+
+    With a bus whose messages live in this process (`MemoryMessageBus`), the message handlers run in the serving
+    process; with any other they run in ``jararaca-ws worker``.
+
+    Args:
+        bus: is started and stopped with the application.
+        grace: how long running handlers may take to finish at shutdown, where they run in the serving process.
+    """
+
+    def __init__(self, bus: MessageBus, grace: timedelta = timedelta(seconds=10)) -> None:
+        self.bus = bus
+        self._grace = grace
+
+    @asynccontextmanager
+    async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
+        try:
+            await self.bus.start()
+            yield
+        finally:
+            await self.bus.stop()
+
+    @asynccontextmanager
+    async def working(self, runtime: Runtime) -> AsyncIterator[None]:
+        # Collected for every bus: a mistake in a handler shows when the server starts, not only in the worker.
+        handlers = collect_handlers(runtime.controllers)
+        if not self.bus.embedded:
+            yield
+            return
+        await self.bus.consume(handlers, Dispatcher(runtime), service=runtime.name)
+        try:
+            yield
+        finally:
+            await self.bus.stop_consuming(self._grace)
+
+    @asynccontextmanager
+    async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+        with provide_bus(self.bus):
+            if app_context.transaction_data.context_type == "websocket":
+                with provide_publisher(self.bus):
+                    yield
+                return
+            async with staged(
+                self.bus.publish_all, what="a message was published", cure="use `await message.publish_now()` there"
+            ) as stage:
+                with provide_publisher(StagedPublisher(stage, self.bus.max_message_bytes)):
+                    yield

@@ -1,0 +1,127 @@
+"""One connection to RabbitMQ that comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from yarl import URL
+
+from jararaca_ws.errors import BrokerUnavailable, ConfigurationError
+from jararaca_ws.supervision import Backoff, Supervised
+
+__all__ = ["RabbitMQConnection", "broker_url", "closed"]
+
+_HEARTBEAT_S = 30
+_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+def broker_url(url: str) -> URL:
+    """The parsed address, with a heartbeat.
+
+    Raises:
+        ConfigurationError: it is no AMQP address. The error does not repeat it, for its password.
+    """
+    try:
+        parsed = URL(url)
+    except (TypeError, ValueError):
+        parsed = URL()
+    if parsed.scheme not in ("amqp", "amqps") or not parsed.host:
+        raise ConfigurationError(
+            "the RabbitMQ address is not usable", "write amqp://user:password@host:5672/vhost, or amqps:// for TLS"
+        )
+    return parsed if "heartbeat" in parsed.query else parsed.update_query(heartbeat=str(_HEARTBEAT_S))
+
+
+def closed(resource: Any) -> asyncio.Future[str]:
+    """Done, with the reason, once an aio-pika connection or channel is closed, by either side."""
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_close(_: object, reason: BaseException | None = None) -> None:
+        if not future.done():
+            future.set_result(f"{type(reason).__name__}: {reason}" if reason else "closed")
+
+    resource.close_callbacks.add(on_close)
+    if resource.is_closed:
+        on_close(resource)
+    return future
+
+
+class RabbitMQConnection:
+    """Connects, and connects again with jittered backoff whenever the connection is lost.
+
+    It is aio-pika's plain connection and not its robust one: that one retries at a fixed interval, which brings
+    all instances back in one moment, and restores channels and consumers in ways that differ between its versions.
+    Here whoever uses the connection makes its channel anew, with the same code as at the start.
+    """
+
+    def __init__(self, url: URL, purpose: str, connect_timeout: timedelta) -> None:
+        self._url = url.update_query(name=f"jararaca-ws {purpose}")
+        self._connect_timeout_s = connect_timeout.total_seconds()
+        self._supervised = Supervised(f"RabbitMQ connection ({purpose})", self._keep, Backoff(max_s=5.0))
+        self._connection: AbstractConnection | None = None
+        self._up = asyncio.Event()
+
+    @property
+    def healthy(self) -> bool:
+        return self._supervised.healthy
+
+    async def start(self) -> None:
+        """Connect for the first time.
+
+        Raises:
+            BrokerUnavailable: at once, when that fails; the reason holds no password.
+        """
+        if self._connection is None:
+            self._connection = await self._connect()
+            self._supervised.start()
+
+    async def stop(self) -> None:
+        await self._supervised.stop()
+        await self._close()
+
+    async def get(self) -> AbstractConnection:
+        """The open connection; waits while there is none."""
+        while self._connection is None or self._connection.is_closed:
+            await self._up.wait()
+        return self._connection
+
+    async def _keep(self, supervised: Supervised) -> None:
+        if self._connection is None:
+            self._connection = await self._connect()
+        lost = closed(self._connection)
+        self._up.set()
+        supervised.mark_healthy()
+        try:
+            raise BrokerUnavailable(await lost)
+        finally:
+            self._up.clear()
+            await self._close()
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # A broker that does not answer must not hold up a shutdown.
+            with suppress(Exception):
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await connection.close()
+
+    async def _connect(self) -> AbstractConnection:
+        timeout_s = self._connect_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await aio_pika.connect(self._url)
+        except TimeoutError:
+            problem = f"no answer within {timeout_s:g} s"
+        except (aio_pika.exceptions.AMQPConnectionError, OSError) as error:
+            problem = str(error)
+        except Exception as error:
+            # The broker answered and hung up, as it does for a virtual host that does not exist.
+            problem = f"it refused the connection; does the virtual host {self._url.path!r} exist? {error}"
+        if self._url.password:
+            problem = problem.replace(self._url.password, "***")
+        raise BrokerUnavailable(f"{self._url.host}:{self._url.port or _DEFAULT_PORTS[self._url.scheme]}: {problem}")

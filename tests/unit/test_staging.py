@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jararaca_ws.errors import UnitOfWorkOver
+from jararaca_ws.staging import Stage, staged
+
+
+class Flushed:
+    """Collects what is flushed, one list per flush."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.batches: list[list[str]] = []
+        self.error = error
+
+    async def __call__(self, items: list[str]) -> None:
+        self.batches.append(items)
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+
+    def staged(self):
+        return staged(self, what="a message was sent", cure="use send_now")
+
+
+async def test_success_flushes_everything_once_and_in_order():
+    flushed = Flushed()
+    async with flushed.staged() as stage:
+        for item in "abc":
+            stage.add(item)
+            assert flushed.batches == []
+    assert flushed.batches == [["a", "b", "c"]]
+
+
+async def test_nothing_staged_means_no_flush():
+    flushed = Flushed()
+    async with flushed.staged():
+        pass
+    assert flushed.batches == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("on purpose"), asyncio.CancelledError()], ids=["error", "cancelled"])
+async def test_failure_drops_everything_and_passes_through(error: BaseException):
+    flushed = Flushed()
+    with pytest.raises(type(error)) as caught:
+        async with flushed.staged() as stage:
+            stage.add("a")
+            raise error
+    assert caught.value is error
+    assert flushed.batches == []
+
+
+async def test_cancelling_the_task_drops_everything():
+    flushed = Flushed()
+    staging = asyncio.Event()
+
+    async def unit_of_work() -> None:
+        async with flushed.staged() as stage:
+            stage.add("a")
+            staging.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(unit_of_work())
+    await staging.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert flushed.batches == []
+
+
+async def test_a_flush_that_fails_fails_the_unit_of_work():
+    flushed = Flushed(error=RuntimeError("the server said no"))
+    with pytest.raises(RuntimeError, match="the server said no"):
+        async with flushed.staged() as stage:
+            stage.add("a")
+    assert flushed.batches == [["a"]]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+async def test_adding_after_the_end_says_what_to_do(fails: bool):
+    flushed = Flushed()
+    kept: Stage[str] | None = None
+    try:
+        async with flushed.staged() as stage:
+            kept = stage
+            if fails:
+                raise ValueError
+    except ValueError:
+        assert fails
+    assert kept is not None
+    with pytest.raises(UnitOfWorkOver, match=r"a message was sent after its unit of work had ended.*: use send_now"):
+        kept.add("late")
+    assert flushed.batches == []
+
+
+async def test_what_is_added_while_the_flush_runs_is_refused_not_lost():
+    refused: list[bool] = []
+
+    async def flush(items: list[str]) -> None:
+        with pytest.raises(UnitOfWorkOver):
+            stage.add("too late")
+        refused.append(True)
+
+    async with staged(flush, what="x", cure="y") as stage:
+        stage.add("a")
+    assert refused == [True]
