@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 
 from jararaca_ws.errors import ConfigurationError
@@ -12,6 +13,8 @@ from jararaca_ws.messagebus.publisher import MessageBus
 from jararaca_ws.microservice import Microservice, MicroserviceRuntime
 
 __all__ = ["MessageBusWorker"]
+
+_log = logging.getLogger("jararaca_ws")
 
 
 class MessageBusWorker:
@@ -48,7 +51,9 @@ class MessageBusWorker:
             bus = _bus_of(runtime)
             try:
                 await bus.consume(handlers, Dispatcher(runtime), service=runtime.name)
+                _log.info("%s consumes with %s", runtime.name, ", ".join(handler.name for handler in handlers))
                 await stop.wait()
+                _log.info("%s finishes what runs, for %s at most", runtime.name, self._grace)
                 await bus.stop_consuming(self._grace)
             finally:
                 await bus.stop_consuming(timedelta(0))

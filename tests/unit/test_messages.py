@@ -85,14 +85,18 @@ def test_two_classes_with_one_id_are_refused_at_start_with_both_names():
 
 def test_classes_that_nobody_uses_any_more_are_no_duplicates():
     """A class made in a function goes with it, as soon as somebody looks, not when the collector happens to run."""
+    problem = ""
     gc.disable()
     try:
         define("test_messages.gone", "Alpha", "app.alpha")
         define("test_messages.gone", "Beta", "app.beta")
         check_message_ids()
+    except DuplicateMessageId as error:
+        problem = str(error)  # and not the error itself: it would keep the classes
     finally:
         gc.enable()
         gc.collect()
+    assert problem == ""
 
 
 def test_a_module_that_is_loaded_again_makes_no_duplicate_and_the_latest_class_counts():
