@@ -15,7 +15,7 @@ from typing import Protocol
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jararaca_ws.errors import ConnectionClosed, IllegalTransition, InvalidMessage, NotBound
+from jararaca_ws.errors import BadRoom, ConnectionClosed, IllegalTransition, InvalidMessage, NotBound, Unavailable
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, Frame, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
@@ -263,6 +263,9 @@ class WebSocketConnection:
     async def run(self, handler: Callable[[], Awaitable[None]]) -> None:
         """Serve the socket while the handler runs, and close it afterwards: 1000, or 1011 when the handler raised.
 
+        Two errors have codes of their own: `BadRoom` 4501, the client asked for a room that is none; `Unavailable`
+        1013, it may try again.
+
         The handler runs in the calling task. Whatever happens, on return the connection is CLOSED and both tasks have
         ended.
         """
@@ -274,7 +277,7 @@ class WebSocketConnection:
                 code, reason = await self._handle(handler)
                 self.begin_close(code, reason)
                 if not self._accepted:
-                    await self._refuse_unaccepted(code)
+                    await self._refuse_unaccepted(code, reason)
                 await self.closed.wait()
             except asyncio.CancelledError:
                 self.begin_close(CloseCode.SERVICE_RESTART, "")
@@ -313,8 +316,7 @@ class WebSocketConnection:
     async def _accept(self, message: Message) -> None:
         if self._accepted:
             raise IllegalTransition("a WebSocket", self.state, ConnectionState.OPEN)
-        if message.get("subprotocol") is None and SUBPROTOCOL in self.scope.get("subprotocols", ()):
-            message = {**message, "subprotocol": SUBPROTOCOL}
+        message = self._with_subprotocol(message)
         if self.state is ConnectionState.CONNECTING:
             await self._send(message)
         if self.state is not ConnectionState.CONNECTING:  # the client may have gone while we waited
@@ -324,19 +326,28 @@ class WebSocketConnection:
         self.state = ConnectionState.OPEN
         self._opened.set()
 
+    def _with_subprotocol(self, accept: Message) -> Message:
+        if accept.get("subprotocol") is None and SUBPROTOCOL in self.scope.get("subprotocols", ()):
+            return {**accept, "subprotocol": SUBPROTOCOL}
+        return accept
+
     async def _refuse(self, message: Message) -> None:
         await self._send(message)
         if message["type"] != "websocket.http.response.start" and not message.get("more_body"):
             self._finish(message.get("code", CloseCode.NORMAL), message.get("reason", ""))
 
-    async def _refuse_unaccepted(self, code: int) -> None:
+    async def _refuse_unaccepted(self, code: int, reason: str) -> None:
         if self.state is not ConnectionState.CLOSED:
             with suppress(OSError):  # the client has gone, so there is nobody to refuse
-                await self._deny(code)
-        self._finish(code, "")
+                await self._deny(code, reason)
+        self._finish(code, reason)
 
-    async def _deny(self, code: int) -> None:
-        if code == CloseCode.INTERNAL_ERROR and "websocket.http.response" in self.scope.get("extensions", {}):
+    async def _deny(self, code: int, reason: str) -> None:
+        if code >= 4000:
+            # A browser learns nothing from a refused handshake, so it would try again for ever: accept, and say why.
+            await self._send(self._with_subprotocol({"type": "websocket.accept"}))
+            await self._refuse({"type": "websocket.close", "code": code, "reason": reason})
+        elif code == CloseCode.INTERNAL_ERROR and "websocket.http.response" in self.scope.get("extensions", {}):
             await self._refuse({"type": "websocket.http.response.start", "status": 500, "headers": []})
             await self._refuse({"type": "websocket.http.response.body", "body": b"Internal Server Error"})
         else:
@@ -350,6 +361,13 @@ class WebSocketConnection:
                 await handler()
         except (ConnectionClosed, WebSocketDisconnect):
             return CloseCode.NORMAL, ""
+        except BadRoom as error:
+            # As good as always a path parameter that the client wrote: its mistake, not the handler's.
+            _log.warning("connection %s is refused: %s", self.id, error)
+            return CloseCode.BAD_REQUEST, f"not a room: {error.problem}"
+        except Unavailable as error:
+            _log.warning("connection %s cannot be served: %s", self.id, error)
+            return CloseCode.TRY_AGAIN_LATER, "try again later"
         except TimeoutError as error:
             if deadline is None or not deadline.expired():
                 return self._failed(error)

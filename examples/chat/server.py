@@ -18,8 +18,6 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, StringConstraints
 
 from jararaca_ws import (
-    BadRoom,
-    CloseCode,
     Get,
     MemoryMessageBus,
     MemoryWebSocketConnectionBackend,
@@ -114,12 +112,7 @@ class ChatController:
     # Joined before it is accepted, so a browser that is connected misses nothing.
     @WebSocketEndpoint("/ws/{room}", accept=False)
     async def listen(self, connection: WebSocketConnection, room: str) -> None:
-        try:
-            await connection.join(room)
-        except BadRoom:
-            await connection.accept()
-            await connection.close(CloseCode.BAD_REQUEST, "this is not a room name")
-            return
+        await connection.join(room)
         await connection.accept()
         await connection.closed.wait()
 

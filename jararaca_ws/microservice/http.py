@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
 from jararaca_ws.errors import BadRoom, ConfigurationError, JararacaError, Unavailable, quoted
@@ -97,16 +98,20 @@ def _interceptor_routes(runtime: MicroserviceRuntime, interceptors: Iterable[App
     return [route for interceptor in having for route in interceptor.http_routes(runtime)]
 
 
-async def _answer_unavailable(request: Request, error: Exception) -> Response:
+async def _answer_unavailable(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, Unavailable)
+    if not isinstance(request, Request):
+        raise error  # of a WebSocket: whoever serves it closes it
     # The reason may name hosts: it is for the log, not for the client.
     _log.warning("%s %s is answered with 503: %s", request.method, quoted(request.url.path), error)
     detail = f"{error.server} is unavailable: try again"
     return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})
 
 
-async def _answer_bad_room(_: Request, error: Exception) -> Response:
+async def _answer_bad_room(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, BadRoom)
+    if not isinstance(request, Request):
+        raise error
     return JSONResponse({"detail": f"this is not a room: {error.problem}"}, status_code=400)
 
 

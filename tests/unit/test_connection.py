@@ -648,7 +648,7 @@ class TestIterating:
     async def test_b8_two_strikes_are_forgiven_and_the_third_closes_with_4501(self, caplog: pytest.LogCaptureFixture):
         messages: list[Any] = []
         async with serving(self.collecting(messages)) as socket:
-            for text in ("null", note(1), "[]", note(2), "5", note(3)):
+            for text in ("null", note(1), "[]", note(2), "5"):
                 socket.server.text(text)
             await socket.ended()
             assert socket.server.close is not None
@@ -657,14 +657,21 @@ class TestIterating:
         assert messages == [Note(n=1), Note(n=2)]
         assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 3
 
+    async def test_b33_what_came_after_the_third_strike_is_not_handled(self):
+        messages: list[Any] = []
+        async with serving(self.collecting(messages)) as socket:
+            for text in ("null", "null", "null", note(1)):
+                socket.server.text(text)
+            await socket.ended()
+        assert messages == []
+
     async def test_a_client_that_understands_control_is_told_of_each_with_the_id_in_our_log(
         self, caplog: pytest.LogCaptureFixture
     ):
         async with serving(self.collecting([]), subprotocols=[SUBPROTOCOL]) as socket:
             socket.server.text('{"MESSAGE_ID":"hunter2","message":{}}')
             socket.server.text(note("hunter2"))
-            socket.server.disconnect()
-            await socket.ended()
+            await until(lambda: len(socket.server.frames) == 2)
             errors = [json.loads(one) for one in socket.server.frames]
         assert [error["MESSAGE_ID"] for error in errors] == ["jararaca.error"] * 2
         assert [error["message"]["code"] for error in errors] == ["unknown_type", "bad_request"]

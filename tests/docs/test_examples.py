@@ -1,0 +1,235 @@
+"""Every example of the documentation, run for what its page says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_to
+
+from jararaca_ws import Microservice, UnitOfWorkOver, create_http_server
+from jararaca_ws.testing import connect, lifespan
+from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
+from tests.servers.process import answer
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BIN = Path(sys.executable).parent
+HELLO = {"username": "Ana", "content": "hello"}
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield __import__
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(EXAMPLES)):
+            del sys.modules[name]
+
+
+@asynccontextmanager
+async def running(app: Microservice | FastAPI) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    server = create_http_server(app) if isinstance(app, Microservice) else app
+    async with (
+        lifespan(server),
+        httpx.AsyncClient(transport=httpx.ASGITransport(server), base_url="http://test") as http,
+    ):
+        yield server, http
+
+
+# --- in one process ---------------------------------------------------------------------------------------------------
+
+
+async def test_interceptors(load: Load):
+    example = load("interceptors")
+    async with running(example.app) as (app, http), connect(app, "/orders/ws") as browser:
+        assert (await http.post("/orders/0")).status_code == 409
+        assert (await http.post("/orders/7")).status_code == 202
+        # The rolled back order was not sent, and the session was committed before the message left.
+        assert (await browser.receive_json())["message"] == {"number": 7}
+        assert example.Session.log == ["rollback", "commit"]
+
+
+async def test_the_session_commits_before_the_messages_leave(load: Load, monkeypatch: pytest.MonkeyPatch):
+    example = load("interceptors")
+    manager = example.app.interceptors[0].manager
+    publish = manager.publish
+
+    async def published(publications: Any) -> None:
+        example.Session.log.append("flush")
+        await publish(publications)
+
+    monkeypatch.setattr(manager, "publish", published)
+    async with running(example.app) as (_, http):
+        await http.post("/orders/7")
+    assert example.Session.log == ["commit", "flush"]
+
+
+async def test_background(load: Load, monkeypatch: pytest.MonkeyPatch):
+    example = load("background")
+    async with running(example.app) as (app, http), connect(app, "/imports/ws/a") as browser:
+        assert (await http.post("/imports/a")).status_code == 202
+        percents = [(await browser.receive_json())["message"]["percent"] for _ in range(3)]
+        assert percents == [0, 50, 100]
+    monkeypatch.setattr(example.Progress, "send_now", example.Progress.send)
+    with pytest.raises(RuntimeError, match="UnitOfWorkOver"):
+        async with running(example.app) as (_, http):
+            await http.post("/imports/a")
+    assert issubclass(UnitOfWorkOver, Exception)
+
+
+async def test_inbound(load: Load):
+    draw, clear = ({"MESSAGE_ID": "board.draw", "message": {"x": 1, "y": 2}}, {"MESSAGE_ID": "board.clear"})
+    clear["message"] = {}
+    async with (
+        running(load("inbound").app) as (app, _),
+        connect(app, "/boards/a?name=Ana", subprotocols=["jararaca.v1"]) as one,
+        connect(app, "/boards/a?name=Rui") as two,
+    ):
+        assert (one.subprotocol, two.subprotocol) == ("jararaca.v1", None)
+        for frame in (draw, clear):
+            await one.send_text(json.dumps(frame))
+        assert [await one.receive_json(), await one.receive_json()] == [draw, clear]
+        assert await two.receive_json() == draw
+        for browser in (one, two):
+            for bad in ("{", '{"MESSAGE_ID": "no.such"}', '{"MESSAGE_ID": "board.draw", "message": {"x": 1}}'):
+                await browser.send_text(bad)
+        errors = [await one.receive_json() for _ in range(3)]
+        assert [error["MESSAGE_ID"] for error in errors] == ["jararaca.error"] * 3
+        assert [error["message"]["code"] for error in errors] == ["bad_request", "unknown_type", "bad_request"]
+        assert (await one.closed()).code == (await two.closed()).code == 4501
+
+
+async def test_bus_handlers(load: Load):
+    example = load("bus_handlers")
+    async with running(example.app) as (_, http):
+        assert (await http.post("/invoices/5/paid")).status_code == 202
+        assert (await http.post("/invoices/-1/paid")).status_code == 202
+        await example.bus.join()
+        assert example.Ledger.booked == {5, -1}
+        assert [receipt.split()[0] for receipt in example.Receipts.sent] == ["5"]
+        [letter] = example.bus.dead_letters
+        assert letter.delivery.body == b'{"invoice":-1}'
+        assert (letter.dead.reason, letter.dead.error_type, letter.dead.attempts) == (
+            "attempts_exhausted",
+            "ValueError",
+            3,
+        )
+
+
+async def test_injection(load: Load):
+    async with running(load("injection").app) as (_, http):
+        assert (await http.patch("/tasks/1", params={"title": "done"})).status_code == 204
+        shown = await http.get("/tasks/1", headers={"Accept-Language": "pt"})
+        assert shown.json() == {"title": "done", "language": "pt"}
+        assert (await http.patch("/tasks/9", params={"title": "x"})).status_code == 404
+        document = (await http.get("/openapi.json")).json()
+        assert document["info"] == {"title": "tasks", "version": "1.2.0"}
+        assert document["paths"]["/tasks/{number}"]["get"]["tags"] == ["tasks"]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["testing_chat.py", "testing_own_backend.py"])
+def test_the_tests_among_the_examples_pass_where_nothing_is_configured(name: str, tmp_path: Path):
+    for source in EXAMPLES.glob("*.py"):
+        shutil.copy(source, tmp_path)
+    ran = subprocess.run(
+        [BIN / "pytest", "-o", "asyncio_mode=auto", name], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert " passed" in ran.stdout
+
+
+# --- with the commands that the pages print ---------------------------------------------------------------------------
+
+
+def start(argv: list[str], directory: Path, environment: Mapping[str, str] | None = None) -> OwnedProcess:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    return OwnedProcess([BIN / argv[0], *argv[1:]], log=directory / f"{free_port()}.log", env=env, cwd=EXAMPLES)
+
+
+async def listening(process: OwnedProcess, port: int) -> None:
+    question = b"GET /openapi.json HTTP/1.0\r\n\r\n"
+    await asyncio.to_thread(process.wait_until, lambda: b"200 OK" in answer(port, question))
+
+
+async def said(browser: ClientConnection) -> Any:
+    async with asyncio.timeout(20):
+        return json.loads(await browser.recv())["message"]["content"]
+
+
+async def post(port: int, path: str, **options: Any) -> int:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        return (await http.post(path, **options)).status_code
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["jararaca-ws", "serve", "chat:app", "--port"],
+        ["jararaca-ws", "serve", "chat_asgi:app", "--port"],
+        [
+            *("uvicorn", "chat_asgi:app", "--timeout-graceful-shutdown", "10", "--ws-max-size", "65536"),
+            *("--ws-per-message-deflate", "false", "--port"),
+        ],
+    ],
+    ids=lambda argv: " ".join(argv[:3]),
+)
+async def test_chat(argv: list[str], tmp_path: Path):
+    port = free_port()
+    with start([*argv, str(port)], tmp_path) as server:
+        await listening(server, port)
+        async with connect_to(f"ws://127.0.0.1:{port}/chat/ws/lobby") as browser:
+            assert await post(port, "/chat/lobby/message", json=HELLO) == 202
+            assert await said(browser) == "hello"
+
+
+@pytest.mark.e2e
+async def test_chat_bus(tmp_path: Path):
+    port = free_port()
+    with start(["jararaca-ws", "serve", "chat_bus:app", "--port", str(port)], tmp_path) as server:
+        await listening(server, port)
+        async with connect_to(f"ws://127.0.0.1:{port}/chat/ws/lobby") as browser:
+            assert await post(port, "/reports/lobby") == 202
+            assert await said(browser) == "the report is ready"
+
+
+@pytest.mark.e2e
+@pytest.mark.redis
+@pytest.mark.rabbitmq
+async def test_chat_distributed(tmp_path: Path, redis_server: RedisServer, rabbitmq_server: RabbitMQServer):
+    rabbitmq_server.start()
+    environment = {"REDIS_URL": redis_server.url, "AMQP_URL": rabbitmq_server.url}
+    one, two = free_port(), free_port()
+    serve = ["jararaca-ws", "serve", "chat_distributed:app", "--port"]
+    with (
+        start(["jararaca-ws", "worker", "chat_distributed:app"], tmp_path, environment) as worker,
+        start([*serve, str(one)], tmp_path, environment) as first,
+        start([*serve, str(two)], tmp_path, environment) as second,
+    ):
+        await listening(first, one)
+        await listening(second, two)
+        await asyncio.to_thread(worker.wait_until, lambda: "chat consumes with" in worker.output())
+        async with connect_to(f"ws://127.0.0.1:{two}/chat/ws/lobby") as browser:
+            assert await post(one, "/chat/lobby/message", json=HELLO) == 202
+            assert await said(browser) == "hello"
+            assert await post(one, "/reports/lobby") == 202
+            assert await said(browser) == "the report is ready"
+            with start(["python", "chat_script.py", "lobby"], tmp_path, environment) as script:
+                assert await asyncio.to_thread(script.wait) == 0, script.output()
+            assert [await said(browser), await said(browser)] == ["hello", "the report is ready"]

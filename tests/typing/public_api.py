@@ -1,0 +1,89 @@
+"""Checked by mypy and pyright, never run: what type checkers know of the public API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, assert_type
+
+from fastapi import FastAPI, WebSocket
+
+from jararaca_ws import (
+    AppInterceptor,
+    AppTransactionContext,
+    MemoryMessageBus,
+    MemoryWebSocketConnectionBackend,
+    Message,
+    MessageBus,
+    MessageHandler,
+    MessageOf,
+    Microservice,
+    RabbitMQMessageBus,
+    RedisWebSocketConnectionBackend,
+    WebSocketConnection,
+    WebSocketConnectionBackend,
+    WebSocketConnectionManager,
+    WebSocketEndpoint,
+    WebSocketMessage,
+    WebSocketMessageBase,
+    create_http_server,
+    use_ws_manager,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Said(WebSocketMessage):
+    MESSAGE_ID = "typing.said"
+    text: str
+
+
+class Joked(Message):
+    MESSAGE_TOPIC = "typing.joked"
+    MESSAGE_TYPE = "task"
+    joke: str
+
+
+class Controller:
+    @WebSocketEndpoint("/ws")
+    async def listen(self, connection: WebSocketConnection, websocket: WebSocket) -> None:
+        async for message in connection:
+            assert_type(message, WebSocketMessageBase)
+        assert_type(connection.rooms, Collection[str])
+        await connection.send(Said(text="typed"))
+
+    @MessageHandler(Joked)
+    async def laugh(self, message: MessageOf[Joked]) -> None:
+        assert_type(message.payload(), Joked)
+
+
+class Tracing:
+    @asynccontextmanager
+    async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+        data = app_context.transaction_data
+        if data.context_type == "websocket":
+            assert_type(data.websocket, WebSocket)
+        elif data.context_type == "message_bus":
+            assert_type(data.topic, str)
+        else:
+            assert_type(data.request.method, str)
+        yield
+
+
+async def sends(controller: Controller) -> None:
+    assert_type(await Said(text="x").send("a", "b"), None)
+    assert_type(use_ws_manager(), WebSocketConnectionManager)
+    assert_type(await use_ws_manager().broadcast(b"{}"), None)
+    assert_type(create_http_server(Microservice(controllers=[Controller], interceptors=[Tracing()])), FastAPI)
+    # A decorated method keeps its type.
+    await controller.laugh(MessageOf(Joked(joke="x"), message_id="1", attempt=1, topic="typing.joked"))
+
+
+backends: list[WebSocketConnectionBackend] = [
+    MemoryWebSocketConnectionBackend(),
+    RedisWebSocketConnectionBackend("redis://localhost"),
+]
+buses: list[MessageBus] = [MemoryMessageBus(), RabbitMQMessageBus("amqp://localhost")]
+interceptor: AppInterceptor = Tracing()
+around: AbstractAsyncContextManager[None]

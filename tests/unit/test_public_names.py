@@ -1,0 +1,36 @@
+"""The public API is what this says; a change here is a change for users, and stands in the CHANGELOG."""
+
+from __future__ import annotations
+
+import jararaca_ws
+import jararaca_ws.testing
+
+PUBLIC = """
+AppInterceptor AppInterceptorWithLifecycle AppTransactionContext BackendUnavailable BadRoom BatchingBackend
+BroadcastFunc BrokerUnavailable CloseCode ConfigurationError ConnectionClosed ConnectionSettings
+ConnectionState Container ContextError Delete DuplicateEndpoint DuplicateMessageId GapReportingBackend Get
+HttpTransactionData IllegalTransition InvalidMessage JararacaError MemoryMessageBus
+MemoryWebSocketConnectionBackend Message MessageBus MessageBusController MessageBusInterceptor
+MessageBusTransactionData MessageBusWorker MessageError MessageHandler MessageIdUnset MessageNotEncodable
+MessageOf MessagePublisher Microservice NotBound Patch Post Put RabbitMQMessageBus
+RedisWebSocketConnectionBackend RestController SendFunc StartableBackend SubscribingBackend TransactionData
+Unavailable UnitOfWorkOver UnresolvableDependency Unroutable WebSocketConnection WebSocketConnectionBackend
+WebSocketConnectionManager WebSocketEndpoint WebSocketInterceptor WebSocketMessage WebSocketMessageBase
+WebSocketMessageSender WebSocketTransactionData create_http_server provide_bus provide_publisher
+provide_ws_manager provide_ws_message_sender use_bus use_publisher use_ws_manager use_ws_message_sender
+""".split()  # noqa: SIM905  # seventy names read better so
+
+
+def test_the_public_names():
+    assert sorted(jararaca_ws.__all__) == PUBLIC
+    assert all(hasattr(jararaca_ws, name) for name in jararaca_ws.__all__)
+
+
+def test_the_public_names_for_tests():
+    assert jararaca_ws.testing.__all__ == [
+        "BACKEND_CONTRACT",
+        "InLoopWebSocket",
+        "WebSocketClosed",
+        "connect",
+        "lifespan",
+    ]
