@@ -7,10 +7,10 @@
     │   ├── DuplicateMessageId        two message classes, one MESSAGE_ID
     │   ├── DuplicateEndpoint         two WebSocket endpoints, one path
     │   └── UnresolvableDependency    a constructor parameter that nothing provides
-    ├── Unavailable                   a server that we depend on did not take what it was given
+    ├── Unavailable                   who we depend on did not take what was given
     │   ├── BackendUnavailable        the WebSocket backend (Redis)
-    │   └── BrokerUnavailable         the message bus (RabbitMQ)
-    ├── Unroutable                    the broker has no queue for a published message
+    │   ├── BrokerUnavailable         the message bus (RabbitMQ)
+    │   └── Unroutable                the broker has no queue for a published message
     ├── ContextError                  the call needs something that is not bound here
     │   ├── NotBound                  no interceptor has bound the manager or the publisher
     │   └── UnitOfWorkOver            sent or published after the unit of work had ended
@@ -150,18 +150,17 @@ class BrokerUnavailable(Unavailable):
     server = "the message broker"
 
 
-class Unroutable(JararacaError):
-    """The broker has no queue for this topic: nobody would ever have handled the message."""
+class Unroutable(Unavailable):
+    """The broker has no queue for this topic: nobody has ever handled it, so nobody would."""
+
+    server = "a worker for this message"
 
     def __init__(self, topic: str) -> None:
-        super().__init__(topic)
-        self.topic = topic
-
-    def __str__(self) -> str:
-        return (
-            f"no queue is bound to the topic {quoted(self.topic)}: start a worker that has a @MessageHandler for it "
+        super().__init__(
+            f"no queue is bound to the topic {quoted(topic)}; start a worker that has a @MessageHandler for it "
             "(once is enough, its queue stays)"
         )
+        self.topic = topic
 
 
 class ContextError(JararacaError):

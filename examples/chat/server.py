@@ -129,9 +129,10 @@ app = Microservice(
     name="chat",
     controllers=[ChatController, ChatHandlers],
     interceptors=[
-        MessageBusInterceptor(bus=RabbitMQMessageBus(AMQP_URL) if AMQP_URL else MemoryMessageBus()),
+        # The first is the outermost: what a unit of work sends to rooms leaves last, after all else has succeeded.
         WebSocketInterceptor(
             backend=RedisWebSocketConnectionBackend(REDIS_URL) if REDIS_URL else MemoryWebSocketConnectionBackend()
         ),
+        MessageBusInterceptor(bus=RabbitMQMessageBus(AMQP_URL) if AMQP_URL else MemoryMessageBus()),
     ],
 )

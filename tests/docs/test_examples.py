@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
 
-from jararaca_ws import Microservice, UnitOfWorkOver, create_http_server
+from jararaca_ws import Microservice, WebSocketInterceptor, create_http_server
 from jararaca_ws.testing import connect, lifespan
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
 from tests.servers.process import answer
@@ -79,22 +79,37 @@ async def test_the_session_commits_before_the_messages_leave(load: Load, monkeyp
     assert example.Session.log == ["commit", "flush"]
 
 
-async def test_background(load: Load, monkeypatch: pytest.MonkeyPatch):
-    example = load("background")
-    async with running(example.app) as (app, http), connect(app, "/imports/ws/a") as browser:
+async def test_background(load: Load):
+    async with running(load("background").app) as (app, http), connect(app, "/imports/ws/a") as browser:
         assert (await http.post("/imports/a")).status_code == 202
         percents = [(await browser.receive_json())["message"]["percent"] for _ in range(3)]
         assert percents == [0, 50, 100]
+
+
+async def test_a_background_task_that_uses_send_is_told_what_to_do(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    example = load("background")
     monkeypatch.setattr(example.Progress, "send_now", example.Progress.send)
-    with pytest.raises(RuntimeError, match="UnitOfWorkOver"):
-        async with running(example.app) as (_, http):
-            await http.post("/imports/a")
-    assert issubclass(UnitOfWorkOver, Exception)
+    async with running(example.app) as (_, http):
+        await http.post("/imports/a")
+        async with asyncio.timeout(10):
+            await asyncio.gather(*example.background.tasks, return_exceptions=True)
+    assert "UnitOfWorkOver" in caplog.text
+    assert not example.background.tasks
+
+
+async def test_background_tasks_end_with_the_application(load: Load):
+    example = load("background")
+    async with running(example.app) as (_, http):
+        await http.post("/imports/a")
+        [task] = example.background.tasks
+    assert task.cancelled()
 
 
 async def test_inbound(load: Load):
-    draw, clear = ({"MESSAGE_ID": "board.draw", "message": {"x": 1, "y": 2}}, {"MESSAGE_ID": "board.clear"})
-    clear["message"] = {}
+    draw: dict[str, Any] = {"MESSAGE_ID": "board.draw", "message": {"x": 1, "y": 2}}
+    clear: dict[str, Any] = {"MESSAGE_ID": "board.clear", "message": {}}
     async with (
         running(load("inbound").app) as (app, _),
         connect(app, "/boards/a?name=Ana", subprotocols=["jararaca.v1"]) as one,
@@ -129,6 +144,25 @@ async def test_bus_handlers(load: Load):
             "ValueError",
             3,
         )
+
+
+async def test_own_backend(load: Load):
+    hub = load("own_backend").Hub()
+    controllers = load("interceptors").app.controllers
+
+    def instance() -> Microservice:
+        backend = load("own_backend").HubBackend(hub)
+        return Microservice(controllers=controllers, interceptors=[WebSocketInterceptor(backend=backend)])
+
+    async with (
+        running(instance()) as (one, http),
+        running(instance()) as (two, _),
+        connect(one, "/orders/ws") as near,
+        connect(two, "/orders/ws") as far,
+    ):
+        assert (await http.post("/orders/7")).status_code == 202
+        assert [(await browser.receive_json())["message"] for browser in (near, far)] == [{"number": 7}] * 2
+    assert not hub.instances
 
 
 async def test_injection(load: Load):
