@@ -1,21 +1,20 @@
-"""One accepted socket: identity, state, outbound queue, and the two tasks that read from it and write to it."""
+"""One accepted socket: identity, state, rooms, and its two queues. `serving` connects them to the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Protocol
 
-from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Scope
+from starlette.websockets import WebSocket
 
-from jararaca_ws.errors import BadRoom, ConnectionClosed, IllegalTransition, InvalidMessage, NotBound, Unavailable
+from jararaca_ws.errors import ConnectionClosed, InvalidMessage, NotBound
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, Frame, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
@@ -79,35 +78,30 @@ class WebSocketConnection:
         closed: set when the socket is gone and the connection has left its rooms.
         close_code, close_reason: why; None and "" while it is open.
         state: see `ConnectionState`.
+        accepted: whether the handshake was.
         websocket: the same socket as starlette sees it: headers, cookies, path parameters, client address.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: ConnectionSettings | None = None) -> None:
+    def __init__(self, scope: Scope, settings: ConnectionSettings | None = None) -> None:
         self.id = uuid.uuid4().hex
         self.scope = scope
+        self.settings = settings or ConnectionSettings()
         self.user_id: str | None = None
         self.subprotocol: str | None = None
         self.state = ConnectionState.CONNECTING
+        self.accepted = False
         self.closed = asyncio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
         self.overflowed = False
-        self.settings = settings or ConnectionSettings()
-        self.websocket = WebSocket(scope, self.receive_asgi, self.send_asgi)
-        self._receive = receive
-        self._send = send
-        self._accepted = False
-        self._outbound = OutboundQueue(self.settings.max_queue_bytes)
-        self._inbound = InboundQueue(self.settings.max_inbound_messages, self.settings.max_inbound_bytes)
-        self._wake = asyncio.Event()
-        self._opened = asyncio.Event()
+        self.websocket: WebSocket
+        self.outbound = OutboundQueue(self.settings.max_queue_bytes)
+        self.inbound = InboundQueue(self.settings.max_inbound_messages, self.settings.max_inbound_bytes)
+        #: Called, synchronously, when something was queued and when the state has changed.
+        self.wake: Callable[[], None] = _nobody_writes_yet
         self._strikes = 0
-        # The `websocket.connect` message; None once the application inside has taken it.
-        self._connect: Message | None = None
-        # None while the writer is idle: the deadline of what it is writing.
-        self._write_deadline: asyncio.Timeout | None = None
-        # None before the handler runs: cancels it when it outlives its client.
-        self._handler_deadline: asyncio.Timeout | None = None
+        # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
+        self._closing = False
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []
@@ -137,7 +131,7 @@ class WebSocketConnection:
         Raises:
             ConnectionClosed: the client has gone.
         """
-        if not self._accepted:
+        if not self.accepted:
             await self.websocket.accept()
 
     def identify(self, user_id: str) -> None:
@@ -177,8 +171,6 @@ class WebSocketConnection:
             ValueError: a code that may not be sent, or a reason of more than 123 bytes of UTF-8 (RFC 6455, 5.5).
         """
         _check_close(code, reason)
-        if self.state is ConnectionState.CONNECTING:
-            await self._refuse({"type": "websocket.close", "code": code, "reason": reason})
         self.begin_close(code, reason)
         await self.closed.wait()
 
@@ -188,8 +180,8 @@ class WebSocketConnection:
         What cannot be decoded is logged and refused: a client that understands control messages gets
         ``jararaca.error``; at the third one the connection is closed with 4501. A binary frame closes it with 1003.
         """
-        while True:
-            message = await self._inbound.get()
+        while not self._closing:
+            message = await self.inbound.get()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
@@ -220,7 +212,8 @@ class WebSocketConnection:
 
     def on_closed(self, callback: Callable[[WebSocketConnection], None]) -> None:
         """Call back, once and synchronously, in the moment in which the connection becomes CLOSED."""
-        self._on_closed.append(callback)
+        if callback not in self._on_closed:
+            self._on_closed.append(callback)
 
     def enqueue(self, frame: Frame) -> bool:
         """Queue a frame without waiting; False when the connection is closing or its queue is full.
@@ -231,232 +224,67 @@ class WebSocketConnection:
         """
         if not self.alive:
             return False
-        if self._outbound.append(frame):
-            self._wake.set()
+        if self.outbound.append(frame):
+            self.wake()
             return True
-        self._slow("its outbound queue is full")
+        self.slow("its outbound queue is full")
         return False
 
     async def put(self, frame: Frame) -> None:
         """Queue a frame, waiting for space.
 
+        It fills half of the queue at most: what comes from rooms meanwhile needs the other half.
+
         Raises:
             ConnectionClosed: before it was queued.
         """
         while self.alive:
-            if self._outbound.append(frame):
-                self._wake.set()
+            if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
+                self.wake()
                 return
-            await self._outbound.wait_for_space()
-        raise ConnectionClosed(self.id, self.close_code, self.close_reason)
+            await self.outbound.wait_for_space()
+        raise self.end()
+
+    def end(self) -> ConnectionClosed:
+        """The error that says that, and how, this connection is closed."""
+        return ConnectionClosed(self.id, self.close_code, self.close_reason)
+
+    def slow(self, problem: str) -> None:
+        """Close with 4008, without what is queued: the client reads too slowly to be told everything."""
+        self.outbound.clear()
+        if self.alive:
+            _log.warning("connection %s is a slow consumer: %s; closing it with 4008", self.id, problem)
+            self.overflowed = True
+            self.begin_close(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    # --- transitions --------------------------------------------------------------------------------------------------
+
+    def open(self, subprotocol: str | None) -> None:
+        """The handshake was accepted. A connection that is closing already is closed now."""
+        self.accepted = True
+        self.subprotocol = subprotocol
+        if self.state is ConnectionState.CONNECTING:
+            self.state = ConnectionState.OPEN
+        self.wake()
 
     def begin_close(self, code: int, reason: str) -> None:
         """Close after what is queued has been written, without waiting for it. Safe to call again."""
         if self.alive:
+            self._closing = True
             self.state = ConnectionState.CLOSING
             self.close_code, self.close_reason = int(code), reason
-            self._outbound.wake()
-            self._wake.set()
+            self.outbound.wake()
+            self.wake()
 
-    # --- the ASGI side ------------------------------------------------------------------------------------------------
-
-    async def run(self, handler: Callable[[], Awaitable[None]]) -> None:
-        """Serve the socket while the handler runs, and close it afterwards: 1000, or 1011 when the handler raised.
-
-        Two errors have codes of their own: `BadRoom` 4501, the client asked for a room that is none; `Unavailable`
-        1013, it may try again.
-
-        The handler runs in the calling task. Whatever happens, on return the connection is CLOSED and both tasks have
-        ended.
-        """
-        self._connect = await self._receive()
-        async with asyncio.TaskGroup() as tasks:
-            pump = tasks.create_task(self._pump(), name=f"websocket-pump-{self.id}")
-            writer = tasks.create_task(self._write(), name=f"websocket-writer-{self.id}")
-            try:
-                code, reason = await self._handle(handler)
-                self.begin_close(code, reason)
-                if not self._accepted:
-                    await self._refuse_unaccepted(code, reason)
-                await self.closed.wait()
-            except asyncio.CancelledError:
-                self.begin_close(CloseCode.SERVICE_RESTART, "")
-                raise
-            finally:
-                pump.cancel()
-                writer.cancel()
-                self._finish(self.close_code or CloseCode.NORMAL, self.close_reason)
-
-    async def receive_asgi(self) -> Message:
-        """The ``receive`` of the ASGI application inside: what the pump has read."""
-        if self._connect is not None:
-            connect, self._connect = self._connect, None
-            return connect
-        return await self._inbound.get()
-
-    async def send_asgi(self, message: Message) -> None:
-        """The ``send`` of the ASGI application inside: one writer for it and for deliveries."""
-        kind = message["type"]
-        if kind == "websocket.accept":
-            await self._accept(message)
-        elif kind == "websocket.send":
-            text = message.get("text")
-            frame = Frame(message["bytes"], binary=True) if text is None else Frame(text.encode())
-            try:
-                await self.put(frame)
-            except ConnectionClosed as error:
-                raise OSError(str(error)) from error  # what the ASGI specification has for a send after the end
-        elif kind == "websocket.close":
-            await self.close(message.get("code", CloseCode.NORMAL), message.get("reason") or "")
-        elif self.state is ConnectionState.CONNECTING:
-            await self._refuse(message)
-        else:
-            raise IllegalTransition("a WebSocket", self.state, ConnectionState.CONNECTING)
-
-    async def _accept(self, message: Message) -> None:
-        if self._accepted:
-            raise IllegalTransition("a WebSocket", self.state, ConnectionState.OPEN)
-        message = self._with_subprotocol(message)
-        if self.state is ConnectionState.CONNECTING:
-            await self._send(message)
-        if self.state is not ConnectionState.CONNECTING:  # the client may have gone while we waited
-            raise ConnectionClosed(self.id, self.close_code, self.close_reason)
-        self._accepted = True
-        self.subprotocol = message.get("subprotocol")
-        self.state = ConnectionState.OPEN
-        self._opened.set()
-
-    def _with_subprotocol(self, accept: Message) -> Message:
-        if accept.get("subprotocol") is None and SUBPROTOCOL in self.scope.get("subprotocols", ()):
-            return {**accept, "subprotocol": SUBPROTOCOL}
-        return accept
-
-    async def _refuse(self, message: Message) -> None:
-        await self._send(message)
-        if message["type"] != "websocket.http.response.start" and not message.get("more_body"):
-            self._finish(message.get("code", CloseCode.NORMAL), message.get("reason", ""))
-
-    async def _refuse_unaccepted(self, code: int, reason: str) -> None:
-        if self.state is not ConnectionState.CLOSED:
-            with suppress(OSError):  # the client has gone, so there is nobody to refuse
-                await self._deny(code, reason)
-        self._finish(code, reason)
-
-    async def _deny(self, code: int, reason: str) -> None:
-        if code >= 4000:
-            # A browser learns nothing from a refused handshake, so it would try again for ever: accept, and say why.
-            await self._send(self._with_subprotocol({"type": "websocket.accept"}))
-            await self._refuse({"type": "websocket.close", "code": code, "reason": reason})
-        elif code == CloseCode.INTERNAL_ERROR and "websocket.http.response" in self.scope.get("extensions", {}):
-            await self._refuse({"type": "websocket.http.response.start", "status": 500, "headers": []})
-            await self._refuse({"type": "websocket.http.response.body", "body": b"Internal Server Error"})
-        else:
-            await self._refuse({"type": "websocket.close", "code": code, "reason": ""})
-
-    async def _handle(self, handler: Callable[[], Awaitable[None]]) -> tuple[int, str]:
-        deadline: asyncio.Timeout | None = None
-        try:
-            async with asyncio.timeout(None) as deadline:
-                self._handler_deadline = deadline
-                await handler()
-        except (ConnectionClosed, WebSocketDisconnect):
-            return CloseCode.NORMAL, ""
-        except BadRoom as error:
-            # As good as always a path parameter that the client wrote: its mistake, not the handler's.
-            _log.warning("connection %s is refused: %s", self.id, error)
-            return CloseCode.BAD_REQUEST, f"not a room: {error.problem}"
-        except Unavailable as error:
-            _log.warning("connection %s cannot be served: %s", self.id, error)
-            return CloseCode.TRY_AGAIN_LATER, "try again later"
-        except TimeoutError as error:
-            if deadline is None or not deadline.expired():
-                return self._failed(error)
-            _log.warning("the handler of connection %s outlived its client and was cancelled", self.id)
-        except Exception as error:
-            return self._failed(error)
-        finally:
-            self._handler_deadline = None
-        return CloseCode.NORMAL, ""
-
-    def _failed(self, error: Exception) -> tuple[int, str]:
-        error_id = uuid.uuid4().hex
-        _log.error("the handler of connection %s failed (error %s)", self.id, error_id, exc_info=error)
-        return CloseCode.INTERNAL_ERROR, f"error {error_id}"
-
-    # --- the two tasks ------------------------------------------------------------------------------------------------
-
-    async def _pump(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                break
-            discarded = self._inbound.discarded
-            await self._inbound.put(message)
-            if self._inbound.discarded > discarded == 0:
-                _log.warning("the handler of connection %s does not read: inbound messages are discarded", self.id)
-        self._finish(message.get("code", 1005), message.get("reason") or "")
-
-    async def _write(self) -> None:
-        await self._opened.wait()
-        try:
-            while self.state is ConnectionState.OPEN or self._outbound:
-                await self._wake.wait()
-                self._wake.clear()
-                if self._outbound:
-                    await self._write_queued()
-            if self.state is ConnectionState.CLOSED:
-                return
-            async with asyncio.timeout(self.settings.close_timeout.total_seconds()):
-                await self._send({"type": "websocket.close", "code": self.close_code, "reason": self.close_reason})
-        except Exception as error:
-            # Servers differ in what they raise when the peer has gone: OSError, RuntimeError, their own.
-            _log.debug("connection %s cannot be written to: %r", self.id, error)
-        self._finish(1006, "")
-
-    async def _write_queued(self) -> None:
-        try:
-            async with asyncio.timeout(self.settings.write_timeout.total_seconds()) as self._write_deadline:
-                # Not more than what is queued now: the deadline is for these bytes.
-                for _ in range(len(self._outbound)):
-                    if not self._outbound:  # cleared meanwhile
-                        break
-                    frame = self._outbound.popleft()
-                    if frame.binary:
-                        await self._send({"type": "websocket.send", "bytes": frame.data})
-                    else:
-                        await self._send({"type": "websocket.send", "text": frame.text})
-        except TimeoutError:
-            self._slow("it did not take what was sent within the write timeout")
-        finally:
-            self._write_deadline = None
-        if self._outbound:
-            self._wake.set()
-
-    # --- transitions --------------------------------------------------------------------------------------------------
-
-    def _slow(self, problem: str) -> None:
-        _log.warning("connection %s is a slow consumer: %s; closing it with 4008", self.id, problem)
-        self.overflowed = True
-        self._outbound.clear()
-        self.begin_close(CloseCode.SLOW_CONSUMER, "slow consumer")
-        if self._write_deadline is not None and not self._write_deadline.expired():
-            # The writer is stuck in a send that may never end.
-            self._write_deadline.reschedule(
-                asyncio.get_running_loop().time() + self.settings.close_timeout.total_seconds()
-            )
-
-    def _finish(self, code: int, reason: str) -> None:
+    def finish(self, code: int, reason: str) -> None:
         """The socket is gone: idempotent, synchronous, and the only way to CLOSED."""
         if self.state is ConnectionState.CLOSED:
             return
         self.state = ConnectionState.CLOSED
         if self.close_code is None:
             self.close_code, self.close_reason = int(code), reason
-        self._outbound.clear()
-        self._inbound.finish({"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason})
-        if self._handler_deadline is not None and not self._handler_deadline.expired():
-            grace = self.settings.handler_grace.total_seconds()
-            self._handler_deadline.reschedule(asyncio.get_running_loop().time() + grace)
+        self.outbound.clear()
+        self.inbound.finish({"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason})
         for callback in self._on_closed:
             callback(self)
         self.closed.set()
@@ -465,6 +293,10 @@ class WebSocketConnection:
         if self._membership is None:
             raise NotBound("WebSocket connection manager", "serve the connection with a WebSocketInterceptor")
         return self._membership
+
+
+def _nobody_writes_yet() -> None:
+    """What is queued waits for the writer, which looks at the queue when it begins."""
 
 
 def _check_close(code: int, reason: str) -> None:

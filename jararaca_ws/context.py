@@ -52,13 +52,13 @@ _publisher: ContextVar[MessagePublisher] = ContextVar("jararaca_ws_publisher")
 _bus: ContextVar[MessagePublisher] = ContextVar("jararaca_ws_bus")
 
 _WS_CURE = (
-    "put a WebSocketInterceptor into the Microservice's interceptors; where its unit of work is over (a background task "
-    "of FastAPI, a streamed body, what follows the yield of a dependency) and in scripts, run the code inside "
+    "put a WebSocketInterceptor into the Microservice's interceptors; in scripts, and where the unit of work is over "
+    "(a background task of FastAPI, a streamed body, what follows the yield of a dependency), run the code inside "
     "`with provide_ws_manager(manager):`, with the manager that use_ws_manager() gave before"
 )
 _BUS_CURE = (
-    "put a MessageBusInterceptor into the Microservice's interceptors; where its unit of work is over (a background task "
-    "of FastAPI, a streamed body, what follows the yield of a dependency) and in scripts, run the code inside "
+    "put a MessageBusInterceptor into the Microservice's interceptors; in scripts, and where the unit of work is over "
+    "(a background task of FastAPI, a streamed body, what follows the yield of a dependency), run the code inside "
     "`with provide_bus(bus):`, with the bus that use_bus() gave before"
 )
 

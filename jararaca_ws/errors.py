@@ -64,8 +64,18 @@ def _named(target: Any) -> str:
     return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
 
 
+def _again(cls: type[JararacaError], args: tuple[Any, ...], fields: dict[str, Any]) -> JararacaError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(fields)
+    return error
+
+
 class JararacaError(Exception):
     """The root of the tree: catch it to catch everything that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the constructor with `args`, which are not its arguments in every class.
+        return _again, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(JararacaError):

@@ -24,6 +24,7 @@ from jararaca_ws.errors import ConfigurationError, ConnectionClosed, MessageNotE
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.protocol import CloseCode, Frame, Gap, encode
 from jararaca_ws.rooms import RoomRegistry, check_rooms
+from jararaca_ws.writing import TickFlusher
 
 __all__ = ["SCOPE_KEY", "Counters", "Publication", "WebSocketConnectionManager"]
 
@@ -82,7 +83,10 @@ class WebSocketConnectionManager:
         self.settings = settings or ConnectionSettings()
         self.instance_id = uuid.uuid4().hex
         self.counters = Counters()
+        self.flusher = TickFlusher()
         self._rooms: RoomRegistry[WebSocketConnection] = RoomRegistry()
+        # Joins that wait for their subscription, by connection and room: the last one that fails rolls back.
+        self._joining: dict[tuple[WebSocketConnection, str], int] = {}
         # In the order of their arrival; a dict because a set has none.
         self._connections: dict[WebSocketConnection, None] = {}
         self._stopping = asyncio.Event()
@@ -112,7 +116,8 @@ class WebSocketConnectionManager:
                 raise
 
     async def stop(self) -> None:
-        """Close every connection with 4001 and shut the backend down. Leaves no task behind."""
+        """Close every connection with 4001 and shut the backend down. Leaves no task behind; takes no socket in."""
+        self._stopping.set()
         connections = tuple(self._connections)
         for connection in connections:
             connection.begin_close(CloseCode.SHUTDOWN, "shutdown")
@@ -182,19 +187,39 @@ class WebSocketConnectionManager:
         connection = _connection_of(websocket)
         names = check_rooms(rooms)
         self._take_in(connection)
-        before = set(self._rooms.rooms_of(connection))
-        for room in names:
-            self._rooms.join(room, connection)
         if self._subscriber is None:
-            return
-        try:
-            # Not only the rooms that are new here: another join may still wait for their confirmation.
-            await self._subscriber.subscribe(names)
-        except BaseException:
-            self._leave([room for room in names if room not in before], connection)
-            raise
-        if not connection.alive:
+            for room in names:
+                self._rooms.join(room, connection)
+        else:
+            await self._join_subscribed(names, connection, self._subscriber)
+        if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
+
+    async def _join_subscribed(
+        self, rooms: list[str], connection: WebSocketConnection, subscriber: SubscribingBackend
+    ) -> None:
+        joined = self._rooms.rooms_of(connection)
+        # Those that no join has been confirmed for yet; another one of this connection may be under way.
+        pending = [(connection, room) for room in rooms if room not in joined or (connection, room) in self._joining]
+        for key in pending:
+            self._joining[key] = self._joining.get(key, 0) + 1
+            self._rooms.join(key[1], connection)
+        try:
+            await subscriber.subscribe(rooms)
+        except BaseException:
+            self._leave([room for room in rooms if self._was_last_to_fail((connection, room))], connection)
+            raise
+        for key in pending:
+            self._joining.pop(key, None)
+
+    def _was_last_to_fail(self, key: tuple[WebSocketConnection, str]) -> bool:
+        count = self._joining.get(key)  # None: confirmed, by this connection's other join or long ago
+        if count is None or count > 1:
+            if count is not None:
+                self._joining[key] = count - 1
+            return False
+        del self._joining[key]
+        return True
 
     async def leave(self, rooms: Iterable[str], websocket: WebSocket | WebSocketConnection) -> None:
         """Leave rooms; not being in one is no error.
@@ -205,7 +230,7 @@ class WebSocketConnectionManager:
         self._leave(check_rooms(rooms), _connection_of(websocket))
 
     def _take_in(self, connection: WebSocketConnection) -> None:
-        if not connection.alive:
+        if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
         if connection not in self._connections:
             self._connections[connection] = None
@@ -248,10 +273,16 @@ class WebSocketConnectionManager:
 
         Raises:
             UnicodeDecodeError: the bytes are not UTF-8; nothing was sent.
+            ValueError: they are more than the outbound queue of a connection takes; nothing was sent.
             MessageIdUnset, MessageNotEncodable: nothing was sent.
             BackendUnavailable: the backend did not accept it.
         """
-        frame = Frame.of_text(message) if isinstance(message, bytes) else self._encode(message)
+        if isinstance(message, bytes):
+            frame = Frame.of_text(message)
+            if frame.size > self.settings.max_queue_bytes:
+                raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
+        else:
+            frame = self._encode(message)
         await self.backend.broadcast(frame.data)
         self.counters.sent += 1
 

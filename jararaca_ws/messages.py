@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -95,15 +96,24 @@ def check_message_ids() -> None:
         DuplicateMessageId: two classes have one ``MESSAGE_ID``. A class that was defined again under its own
             module and name (a reloaded module) does not count.
     """
+    if _duplicates():
+        gc.collect()  # classes that nobody uses any more, but that refer to themselves, do not count
+    for first, second in _duplicates():
+        raise DuplicateMessageId(first.MESSAGE_ID, first, second)
+
+
+def _duplicates() -> list[tuple[type[WebSocketMessageBase], type[WebSocketMessageBase]]]:
     seen: dict[str, type[WebSocketMessageBase]] = {}
-    for cls in _in_order(_classes):
-        first = seen.setdefault(cls.MESSAGE_ID, cls)
-        if (first.__module__, first.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise DuplicateMessageId(cls.MESSAGE_ID, first, cls)
+    pairs = [(seen.setdefault(cls.MESSAGE_ID, cls), cls) for cls in _in_order(_classes)]
+    return [(one, other) for one, other in pairs if _name(one) != _name(other)]
+
+
+def _name(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def _in_order(classes: weakref.WeakSet[type[WebSocketMessageBase]]) -> Iterator[type[WebSocketMessageBase]]:
-    return iter(sorted(classes, key=lambda cls: (cls.__module__, cls.__qualname__)))
+    return iter(sorted(classes, key=_name))
 
 
 def _check_id(cls: type, message_id: object) -> None:

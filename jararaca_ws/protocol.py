@@ -6,11 +6,16 @@ The only module that knows wire keys. ``docs/protocol.md`` is its prose, ``tests
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from enum import IntEnum
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
 from functools import lru_cache
 from math import isfinite
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, Literal, get_args, get_origin
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic_core import from_json, to_json
@@ -44,6 +49,7 @@ class CloseCode(IntEnum):
     NORMAL = 1000
     UNSUPPORTED_DATA = 1003
     INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
@@ -61,7 +67,7 @@ class Frame:
         data: UTF-8 text, or any bytes where ``binary``.
     """
 
-    __slots__ = ("_text", "binary", "data")
+    __slots__ = ("_text", "_wires", "binary", "data")
 
     #: What a queued frame costs beside its bytes; counted, so that empty frames are bounded too.
     OVERHEAD: ClassVar[int] = 64
@@ -71,6 +77,8 @@ class Frame:
         self.binary = binary
         # None until a server that wants text asks for it.
         self._text: str | None = None
+        # The frame as RFC 6455 has it, by deflate window (None: not compressed); None until a server asks for it.
+        self._wires: dict[int | None, bytes] | None = None
 
     @classmethod
     def of_text(cls, data: bytes) -> Frame:
@@ -94,6 +102,41 @@ class Frame:
     def size(self) -> int:
         """Bytes that the frame takes in an outbound queue."""
         return len(self.data) + self.OVERHEAD
+
+    def wire(self, window_bits: int | None = None) -> bytes:
+        """The frame as RFC 6455 has it, unmasked; made, and deflated, once for each window.
+
+        Args:
+            window_bits: of permessage-deflate without context takeover (RFC 7692), or None for no compression. A
+                frame so small that it would hardly shrink is not compressed.
+        """
+        if len(self.data) < _MIN_DEFLATE_BYTES:
+            window_bits = None
+        wires = self._wires
+        if wires is None:
+            wires = self._wires = {}
+        wire = wires.get(window_bits)
+        if wire is None:
+            wire = wires[window_bits] = _wire(self.data, self.binary, window_bits)
+        return wire
+
+
+_MIN_DEFLATE_BYTES = 256
+
+
+def _wire(data: bytes, binary: bool, window_bits: int | None) -> bytes:
+    first = 0x82 if binary else 0x81
+    if window_bits is not None:
+        deflate = zlib.compressobj(wbits=-window_bits, memLevel=5)
+        # RFC 7692, 7.2.1: without the empty block that the flush ends with.
+        data = (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        first |= 0x40
+    length = len(data)
+    if length < 126:
+        return bytes((first, length)) + data
+    if length < 0x10000:
+        return bytes((first, 126)) + length.to_bytes(2) + data
+    return bytes((first, 127)) + length.to_bytes(8) + data
 
 
 class Gap(WebSocketMessageBase):
@@ -140,38 +183,54 @@ def encode(message: WebSocketMessageBase) -> Frame:
         body = cls.__pydantic_serializer__.to_json(message)
     except ValueError as error:  # PydanticSerializationError among them
         raise MessageNotEncodable(cls, quoted(str(error))) from error
-    if b"NaN" in body or b"Infinity" in body or (b"null" in body and _nests_models(cls)):
+    if b"NaN" in body or b"Infinity" in body or b"null" in body:
         _refuse_non_finite(message, body)
     return Frame(_head(cls.MESSAGE_ID) + body + b"}")
 
 
-@lru_cache(maxsize=4096)
-def _nests_models(cls: type[WebSocketMessageBase]) -> bool:
-    # A nested model of the user's own does not inherit our refusal of NaN: pydantic writes its NaN as null.
-    try:
-        return "$defs" in cls.model_json_schema(mode="serialization")
-    except Exception:
-        return True
-
-
 def _refuse_non_finite(message: WebSocketMessageBase, body: bytes) -> None:
+    """NaN and infinity have no JSON. Of our own fields pydantic writes the words; of other models' it writes null."""
     cls = type(message)
     try:
-        from_json(body, allow_inf_nan=False)
+        if b"NaN" in body or b"Infinity" in body:
+            from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise MessageNotEncodable(cls, "it holds NaN or infinity") from error
-    if _nests_models(cls) and not _finite(message.model_dump()):
-        raise MessageNotEncodable(cls, "a model in it holds NaN or infinity")
+    if b"null" in body and not _is_plain(cls) and not _is_finite(message.model_dump()):
+        raise MessageNotEncodable(cls, "it holds NaN or infinity in a model or a value of another type")
 
 
-def _finite(value: Any) -> bool:
+_PLAIN = (str, int, float, bool, bytes, NoneType, Decimal, date, time, timedelta, UUID, Enum)
+
+
+def _is_plain(cls: type[WebSocketMessageBase]) -> bool:
+    """Whether a null in its JSON can only be a None, because no field holds a model or a value of any type."""
+    plain: bool | None = cls.__dict__.get("__jararaca_ws_plain__")
+    if plain is None:
+        decorators = cls.__pydantic_decorators__
+        plain = not (
+            decorators.field_serializers or decorators.model_serializers or decorators.computed_fields
+        ) and all(not field.metadata and _is_plain_type(field.annotation) for field in cls.model_fields.values())
+        cls.__jararaca_ws_plain__ = plain  # type: ignore[attr-defined]  # on the class, so that it goes with it
+    return plain
+
+
+def _is_plain_type(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return True
+    if arguments := get_args(annotation):
+        return all(argument is Ellipsis or _is_plain_type(argument) for argument in arguments)
+    return isinstance(annotation, type) and issubclass(annotation, _PLAIN)
+
+
+def _is_finite(value: Any) -> bool:
     if isinstance(value, float):
         return isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_finite, value))
-    return True
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, BaseModel):
+        return _is_finite(value.model_dump())
+    return isinstance(value, str | bytes) or not isinstance(value, Iterable) or all(map(_is_finite, value))
 
 
 class _Head(BaseModel):
@@ -181,10 +240,12 @@ class _Head(BaseModel):
 _head_adapter = TypeAdapter(_Head)
 
 
-@lru_cache(maxsize=4096)
 def _envelope(cls: type[WebSocketMessageBase]) -> TypeAdapter[Any]:
-    model = create_model("Envelope", __config__=ConfigDict(extra="ignore"), message=(cls, ...))
-    return TypeAdapter(model)
+    adapter: TypeAdapter[Any] | None = cls.__dict__.get("__jararaca_ws_envelope__")
+    if adapter is None:
+        adapter = TypeAdapter(create_model("Envelope", __config__=ConfigDict(extra="ignore"), message=(cls, ...)))
+        cls.__jararaca_ws_envelope__ = adapter  # type: ignore[attr-defined]  # on the class, so that it goes with it
+    return adapter
 
 
 def decode(raw: str | bytes) -> WebSocketMessageBase:
@@ -194,9 +255,12 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
         InvalidMessage: with code ``bad_request`` (not an envelope, or its fields do not fit) or ``unknown_type``.
     """
     try:
+        _refuse_words(raw)
         message_id = _head_adapter.validate_json(raw).MESSAGE_ID
     except ValidationError as error:
         raise InvalidMessage("bad_request", _problem(error)) from None
+    except ValueError:
+        raise InvalidMessage("bad_request", "not JSON: NaN or infinity") from None
     cls = None if message_id.startswith("jararaca.") else message_class(message_id)
     if cls is None:
         raise InvalidMessage("unknown_type", f"no message class has the MESSAGE_ID {quoted(message_id)}")
@@ -207,11 +271,18 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
     return message
 
 
+def _refuse_words(raw: str | bytes) -> None:
+    """Pydantic takes NaN and infinity where a field does not forbid them; they are not JSON."""
+    found = ("NaN" in raw or "Infinity" in raw) if isinstance(raw, str) else (b"NaN" in raw or b"Infinity" in raw)
+    if found:
+        from_json(raw, allow_inf_nan=False)
+
+
 def _problem(error: ValidationError) -> str:
+    # Not the message: it may quote what the client wrote. The place may be a key of its own making.
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    # Both may hold what the client wrote: a key of its own making, a piece of its JSON.
-    return quoted(f"{where}: {first['msg']}" if where else first["msg"])
+    return quoted(f"{first['type']} at {where}" if where else first["type"])
 
 
 # --- what instances say to each other ---------------------------------------------------------------------------------

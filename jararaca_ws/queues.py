@@ -26,12 +26,12 @@ class OutboundQueue:
         self._frames: deque[Frame] = deque()
         self._space = asyncio.Event()
 
-    def append(self, frame: Frame) -> bool:
-        """Queue a frame; False, and nothing queued, when it does not fit.
+    def append(self, frame: Frame, limit_bytes: int | None = None) -> bool:
+        """Queue a frame; False, and nothing queued, when it does not fit under the limit (the queue's where None).
 
         A frame larger than the whole limit fits where nothing else waits.
         """
-        if self._frames and self.size + frame.size > self.limit_bytes:
+        if self._frames and self.size + frame.size > (limit_bytes or self.limit_bytes):
             return False
         self._frames.append(frame)
         self.size += frame.size
@@ -42,6 +42,20 @@ class OutboundQueue:
         self.size -= frame.size
         self._space.set()
         return frame
+
+    def take(self, max_bytes: int) -> list[Frame]:
+        """Take frames from the front: at least one where there is one, and no more once ``max_bytes`` are reached."""
+        frames = self._frames
+        if self.size <= max_bytes:
+            batch = list(frames)
+            self.clear()
+            return batch
+        batch = []
+        taken = 0
+        while frames and taken < max_bytes:
+            taken += frames[0].size
+            batch.append(self.popleft())
+        return batch
 
     def clear(self) -> None:
         self._frames.clear()

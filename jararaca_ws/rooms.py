@@ -34,7 +34,9 @@ def check_room(room: str) -> str:
         return room
     if not room:
         raise BadRoom(room, "it is empty")
-    if any(unicodedata.category(character) in _FORBIDDEN for character in room[: MAX_ROOM_BYTES + 1]):
+    if len(room) > MAX_ROOM_BYTES:
+        raise BadRoom(room, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
+    if any(unicodedata.category(character) in _FORBIDDEN for character in room):
         raise BadRoom(room, "it has a control, format or unassigned character")
     if len(room.encode()) > MAX_ROOM_BYTES:
         raise BadRoom(room, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from fastapi import WebSocket, params
 from fastapi.routing import APIWebSocketRoute
@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
+from jararaca_ws.serving import ServedWebSocket
+from jararaca_ws.signatures import parameters_without_self
 
 __all__ = ["Endpoint", "WebSocketEndpoint", "check_paths", "endpoint_route", "endpoints_of"]
 
@@ -105,7 +107,7 @@ def check_paths(endpoints: Sequence[Endpoint]) -> None:
     """
     seen: dict[str, Endpoint] = {}
     for endpoint in endpoints:
-        first = seen.setdefault(re.sub(r"{[^}:]*", "{", endpoint.path), endpoint)
+        first = seen.setdefault(re.sub(r"{[^}:]*(:str)?", "{", endpoint.path), endpoint)
         if first is not endpoint:
             raise DuplicateEndpoint(endpoint.path, first.function, endpoint.function)
 
@@ -143,15 +145,15 @@ def _served(
     """FastAPI's application for one route, between our receive and our send."""
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        connection = WebSocketConnection(scope, receive, send, manager.settings)
-        connection.bind(manager)
-        scope[SCOPE_KEY] = connection
+        socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
+        socket.connection.bind(manager)
+        scope[SCOPE_KEY] = socket.connection
 
         async def handle() -> None:
-            async with unit_of_work(connection.websocket):
-                await app(scope, connection.receive_asgi, connection.send_asgi)
+            async with unit_of_work(socket.connection.websocket):
+                await app(scope, socket.receive, socket.send)
 
-        await connection.run(handle)
+        await socket.run(handle)
 
     return served
 
@@ -161,14 +163,11 @@ def _without_self(
 ) -> Callable[..., Awaitable[None]]:
     """The function that FastAPI sees: the method's parameters but for `self` and the connection."""
     function = endpoint.function
-    hints = get_type_hints(function, include_extras=True)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    connections = [parameter.name for parameter in parameters if hints.get(parameter.name) is WebSocketConnection]
-    sockets = [parameter.name for parameter in parameters if hints.get(parameter.name) is WebSocket]
+    parameters, _ = parameters_without_self(function)
+    connections = [parameter.name for parameter in parameters if parameter.annotation is WebSocketConnection]
+    sockets = [parameter.name for parameter in parameters if parameter.annotation is WebSocket]
     visible = [
-        parameter.replace(
-            annotation=hints.get(parameter.name, parameter.annotation), kind=inspect.Parameter.KEYWORD_ONLY
-        )
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters
         if parameter.name not in connections
     ]

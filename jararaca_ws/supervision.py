@@ -75,6 +75,11 @@ class Supervised:
             try:
                 await self._work(self)
                 problem = "it returned"
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                problem = "something in it was cancelled"
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"
             if self._task is None:

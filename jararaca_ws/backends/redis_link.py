@@ -38,9 +38,9 @@ class Link:
         if isinstance(conn, str):
             try:
                 conn = Redis.from_url(conn)
-            except ValueError as error:
+            except ValueError:  # its text may hold a piece of the password
                 raise ConfigurationError(
-                    f"the Redis URL cannot be used ({error})",
+                    "the Redis URL cannot be used",
                     "write it as redis://[user:password@]host[:port][/database]",
                 ) from None
         if not isinstance(conn, Redis):

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
+from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
@@ -182,7 +183,7 @@ class RedisSubscriber:
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
-            reply = await connection.read_response(disable_decoding=True)
+            reply: Any = await connection.read_response(disable_decoding=True)
             self._replies += 1
             kind = reply[0]
             if kind == b"message":

@@ -14,9 +14,10 @@ from yarl import URL
 from jararaca_ws.errors import BrokerUnavailable, ConfigurationError
 from jararaca_ws.supervision import Backoff, Supervised
 
-__all__ = ["RabbitMQConnection", "broker_url", "closed"]
+__all__ = ["RabbitMQConnection", "broker_url", "close", "closed"]
 
 _HEARTBEAT_S = 30
+_CLOSE_TIMEOUT_S = 2
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -49,6 +50,13 @@ def closed(resource: Any) -> asyncio.Future[str]:
     if resource.is_closed:
         on_close(resource)
     return future
+
+
+async def close(resource: Any) -> None:
+    """Close an aio-pika connection or channel; a broker that does not answer must not hold up a shutdown."""
+    with suppress(Exception):
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await resource.close()
 
 
 class RabbitMQConnection:
@@ -105,10 +113,7 @@ class RabbitMQConnection:
     async def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # A broker that does not answer must not hold up a shutdown.
-            with suppress(Exception):
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await connection.close()
+            await close(connection)
 
     async def _connect(self) -> AbstractConnection:
         timeout_s = self._connect_timeout_s

@@ -15,7 +15,7 @@ from jararaca_ws.errors import BrokerUnavailable, InvalidMessage, quoted
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.delivery import Delivery, Outcome, Retry, Running, malformed
 from jararaca_ws.messagebus.publisher import Dispatch
-from jararaca_ws.messagebus.rabbitmq_connection import RabbitMQConnection, closed
+from jararaca_ws.messagebus.rabbitmq_connection import RabbitMQConnection, close, closed
 from jararaca_ws.messagebus.rabbitmq_publishing import ATTEMPT, CONTENT_TYPE, MESSAGE_ID, RabbitMQPublisher
 from jararaca_ws.messagebus.rabbitmq_topology import WorkQueue, declare, declare_exchange
 from jararaca_ws.supervision import Backoff, Supervised
@@ -25,6 +25,7 @@ __all__ = ["QueueConsumer", "read"]
 _log = logging.getLogger("jararaca_ws.messagebus")
 
 _CHECK_INTERVAL_S = 0.5
+_SET_UP_TIMEOUT_S = 10
 
 
 class QueueConsumer:
@@ -82,22 +83,23 @@ class QueueConsumer:
         connection = await self._connection.get()
         channel = connection.channel(publisher_confirms=False)
         try:
-            await channel.initialize()
-            await channel.set_qos(prefetch_count=self._prefetch)
-            await declare_exchange(channel, self._exchange)
-            await declare(channel, self._exchange, self._queue.dead)
-            queue = await declare(channel, self._exchange, self._queue.work)
             # Bounded by the prefetch: the broker sends no more than that before it gets an acknowledgement.
             waiting: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-            tag = await queue.consume(waiting.put)
+            # A broker that has just started can leave these unanswered for ever.
+            async with asyncio.timeout(_SET_UP_TIMEOUT_S):
+                await channel.initialize()
+                await channel.set_qos(prefetch_count=self._prefetch)
+                await declare_exchange(channel, self._exchange)
+                await declare(channel, self._exchange, self._queue.dead)
+                queue = await declare(channel, self._exchange, self._queue.work)
+                tag = await queue.consume(waiting.put)
             self._consumer = queue, tag
             supervised.mark_healthy()
             await self._handle_until_gone(channel, tag, waiting)
         finally:
             self._consumer = None
             # Closing the channel is also what gives unacknowledged messages back.
-            with suppress(Exception):
-                await channel.close()
+            await close(channel)
 
     async def _handle_until_gone(
         self, channel: AbstractChannel, tag: str, waiting: asyncio.Queue[AbstractIncomingMessage]

@@ -108,8 +108,9 @@ class RabbitMQPublisher:
         self._declared.add(queue.name)
 
     async def _until_confirmed(self, message: AmqpMessage, routing_key: str, *, to_queue: bool) -> None:
-        if self._held >= self._max_held:
-            raise BrokerUnavailable(f"{self._held} publishes wait for it already")
+        # An attempt goes on after its caller has given up: a broker that blocks us must not collect them.
+        if max(self._held, len(self._attempts)) >= self._max_held:
+            raise BrokerUnavailable(f"{self._max_held} publishes wait for it already")
         self._held += 1
         problem = "it confirmed nothing"
         try:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from math import ceil
@@ -23,9 +24,10 @@ from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelPreconditi
 from jararaca_ws.errors import BrokerUnavailable, ConfigurationError
 from jararaca_ws.messagebus.controllers import HandlerSpec
 
-__all__ = ["DeclaredQueue", "WorkQueue", "declare", "declare_exchange", "work_queue"]
+__all__ = ["DeclaredQueue", "WorkQueue", "declare", "declare_all", "declare_exchange", "work_queue"]
 
 _MAX_NAME_BYTES = 255
+_TIMEOUT_S = 60  # for all queues of an application
 _LONGEST_SUFFIX = len(".delay.1234567")
 _SERVICE = re.compile(r"[A-Za-z0-9_-]+")
 _TAKEN = re.compile(r".*\.(dead|delay\.\d+)")
@@ -120,11 +122,11 @@ async def declare_all(connection: AbstractConnection, exchange: str, queues: lis
 
     Raises:
         ConfigurationError: an exchange or a queue exists with other arguments, or may not be made.
-        BrokerUnavailable: the connection was lost meanwhile.
+        BrokerUnavailable: the connection was lost meanwhile, or the broker does not answer.
     """
     what = f"the exchange {exchange!r}"
     try:
-        async with connection.channel() as channel:
+        async with asyncio.timeout(_TIMEOUT_S), connection.channel() as channel:
             await declare_exchange(channel, exchange)
             for queue in queues:
                 # The dead-letter queue first: the work queue must never be without it.
@@ -136,5 +138,5 @@ async def declare_all(connection: AbstractConnection, exchange: str, queues: lis
             f"RabbitMQ refuses {what}: {error}",
             "where it exists with other arguments, choose those, or delete it when it is empty",
         ) from error
-    except (AMQPError, ConnectionError) as error:
+    except (AMQPError, ConnectionError, TimeoutError) as error:
         raise BrokerUnavailable(f"{what} could not be made: {type(error).__name__}: {error}") from error

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -28,6 +28,7 @@ from jararaca_ws.interceptors.base import (
 from jararaca_ws.microservice.config import Microservice
 from jararaca_ws.microservice.controllers import join_paths, rest_controller, rest_methods
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
+from jararaca_ws.signatures import parameters_without_self
 
 __all__ = ["create_http_server"]
 
@@ -198,26 +199,7 @@ def _endpoint(
     endpoint: Any = call_async if is_async else call_sync
     functools.update_wrapper(endpoint, function, ("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     del endpoint.__wrapped__  # whoever looked through it would find a function with self
-    endpoint.__signature__ = _signature(function, name)
+    parameters, returned = parameters_without_self(function)
+    # FastAPI tells `-> None` (no response model) from a model of NoneType.
+    endpoint.__signature__ = inspect.Signature(parameters, return_annotation=None if returned is NoneType else returned)
     return endpoint  # type: ignore[no-any-return]
-
-
-def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
-    """Without ``self``, with annotations that need no namespace."""
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise ConfigurationError(
-            f"{name} is annotated with {error.name!r}, which its module does not know at run time",
-            "import it at the top of the module, not under `if TYPE_CHECKING:` nor inside of a function",
-        ) from None
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if not parameters:
-        raise ConfigurationError(f"{name} takes no self", "a REST method is a method of its controller")
-    returned = hints.get("return", signature.return_annotation)
-    return signature.replace(
-        parameters=[one.replace(annotation=hints.get(one.name, one.annotation)) for one in parameters[1:]],
-        # FastAPI tells `-> None` (no response model) from a model of NoneType.
-        return_annotation=None if returned is NoneType else returned,
-    )

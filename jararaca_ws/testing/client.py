@@ -149,6 +149,8 @@ async def connect(
     finally:
         await socket.close(1001)
         await _ended(serving)
+    if not serving.cancelled():
+        serving.result()  # raises what the application has raised
 
 
 async def _serve(app: ASGIApp, socket: InLoopWebSocket) -> None:
@@ -192,8 +194,10 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
     living = asyncio.create_task(_live(app, to_app, from_app), name="in-loop lifespan")
     try:
         await _step("startup", to_app, from_app)
-        yield
-        await _step("shutdown", to_app, from_app)
+        try:
+            yield
+        finally:
+            await _step("shutdown", to_app, from_app)
     finally:
         await _ended(living)
 

@@ -238,7 +238,7 @@ async def test_f35_an_undecodable_body_goes_straight_to_the_dead_letters(broker:
     "forged",
     [
         {"headers": {"x-jararaca-attempt": 99}},
-        {"headers": {"x-jararaca-attempt": -1}},
+        {"headers": {"x-jararaca-attempt": 0}},
         {"headers": {"x-jararaca-attempt": "1"}},
         {"headers": {"x-jararaca-attempt": [1]}},
         {"content_type": "application/x-python-pickle"},

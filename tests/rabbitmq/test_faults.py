@@ -60,6 +60,7 @@ async def test_f28_a_broker_killed_mid_handler_delivers_the_message_again(
     async with broker.worker(Orders) as bus:
         await bus.publish(Pack())
         await until(lambda: log)
+        await broker.survives_a_kill()
         await asyncio.to_thread(rabbitmq_server.kill)
         await until(lambda: "cancelled" in log)
         assert not bus.healthy
@@ -80,6 +81,7 @@ async def test_f29_a_publish_in_an_outage_is_held_within_a_bound_then_refused(
         broker.script(publish_timeout=timedelta(seconds=0.4)) as hasty,
     ):
         await patient.publish(Placed(number=1))
+        await broker.survives_a_kill()
         await asyncio.to_thread(rabbitmq_server.kill)
         held = asyncio.create_task(patient.publish(Placed(number=2)))
         before = asyncio.get_running_loop().time()
@@ -227,12 +229,16 @@ async def test_f40_in_a_memory_alarm_publishing_is_refused_in_time_and_consuming
             await gate.wait()
             seen.append(message.number)
 
-    async with broker.worker(Orders, publish_timeout=timedelta(seconds=0.5)) as bus:
+    async with broker.worker(Orders, publish_timeout=timedelta(seconds=0.5), max_held=2) as bus:
         for number in range(5):
             await bus.publish(Placed(number=number))
         await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.00001")
         try:
-            with pytest.raises(BrokerUnavailable, match="not confirmed"):
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable, match="not confirmed"):
+                    await bus.publish(Placed(number=5))
+            # Those two are on their way still: no more than `max_held` can be.
+            with pytest.raises(BrokerUnavailable, match="2 publishes wait"):
                 await bus.publish(Placed(number=5))
             gate.set()
             # Each but the first comes only after the acknowledgement of the one before.
@@ -249,3 +255,21 @@ async def test_a_stop_in_an_outage_ends(broker: Broker, rabbitmq_server: RabbitM
         await asyncio.to_thread(rabbitmq_server.kill)
     await asyncio.to_thread(rabbitmq_server.start)
     await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_a_broker_that_does_not_answer_does_not_hold_up_a_stop(
+    broker: Broker, rabbitmq_server: RabbitMQServer, seen: list[int]
+) -> None:
+    async with broker.worker(Counting, publish_timeout=timedelta(seconds=0.3), grace_s=1) as bus:
+        await bus.publish(Placed(number=1))
+        await until(lambda: seen)
+        rabbitmq_server.pause()
+        try:
+            with pytest.raises(BrokerUnavailable, match="not confirmed"):
+                await bus.publish(Placed(number=2))
+            with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.3 s"):
+                await broker.bus(connect_timeout=timedelta(seconds=0.3)).start()
+            async with asyncio.timeout(10):
+                await bus.stop()
+        finally:
+            rabbitmq_server.resume()

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.microservice import Microservice, create_http_server
-from jararaca_ws.testing import lifespan
+from jararaca_ws.testing import WebSocketClosed, connect, lifespan
 
 
 class App:
@@ -49,3 +49,12 @@ async def running(
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield App(app, http, interceptor)
+
+
+async def end_of(app: App, path: str) -> WebSocketClosed:
+    """How the application ends a socket by itself: whether it refuses the handshake or closes after it."""
+    try:
+        async with connect(app.asgi, path) as socket:
+            return await socket.closed()
+    except WebSocketClosed as refused:
+        return refused

@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
 from jararaca_ws.manager import WebSocketConnectionManager
+from jararaca_ws.serving import ServedWebSocket
 
 Handler = Callable[[WebSocketConnection], Awaitable[None]]
 
@@ -20,7 +21,7 @@ Handler = Callable[[WebSocketConnection], Awaitable[None]]
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
     """Let the loop turn until the condition holds; for state that no event announces."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - no event announces it
             await asyncio.sleep(0)
 
 
@@ -109,8 +110,9 @@ class Socket:
             "subprotocols": subprotocols,
             "extensions": extensions,
         }
-        self.connection = WebSocketConnection(scope, self.server.receive, self.server.send, settings)
-        self.task = asyncio.create_task(self.connection.run(lambda: handler(self.connection)))
+        self.served = ServedWebSocket(scope, self.server.receive, self.server.send, settings)
+        self.connection = self.served.connection
+        self.task = asyncio.create_task(self.served.run(lambda: handler(self.connection)))
 
     async def ended(self, timeout_s: float = 5.0) -> None:
         """Wait until the connection has been served."""

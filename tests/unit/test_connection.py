@@ -11,7 +11,7 @@ import pytest
 from starlette.websockets import WebSocketDisconnect
 
 from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
-from jararaca_ws.errors import ConnectionClosed, IllegalTransition, NotBound
+from jararaca_ws.errors import BackendUnavailable, BadRoom, ConnectionClosed, IllegalTransition, NotBound
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import SUBPROTOCOL, Frame, encode
 from tests.unit.sockets import errors_in, serving, turns, until, until_closed
@@ -48,6 +48,15 @@ def numbers(frames: list[str | bytes]) -> list[int]:
 
 def note(n: Any = 0) -> str:
     return json.dumps({"MESSAGE_ID": "test_connection.note", "message": {"n": n}})
+
+
+async def overflow(connection: WebSocketConnection) -> int:
+    """Deliver until a delivery is refused; returns how many were taken."""
+    for taken in range(1000):
+        if not connection.enqueue(frame()):
+            return taken
+        await asyncio.sleep(0)
+    raise AssertionError("the queue is not bounded")
 
 
 class TestWriting:
@@ -104,14 +113,10 @@ class TestSlowConsumer:
         async with serving(until_closed, settings=settings()) as socket:
             connection = socket.connection
             socket.server.taking.clear()
-            accepted = 0
-            while connection.enqueue(frame()):
-                accepted += 1
-                assert accepted < 100, "the queue is not bounded"
-                await asyncio.sleep(0)
+            assert await overflow(connection) == 11, "ten in the queue and one in the writer's hand"
             assert connection.overflowed
             assert not connection.alive
-            assert len(connection._outbound) == 0, "what cannot be written is let go at once"
+            assert len(connection.outbound) == 0, "what cannot be written is let go at once"
             assert not connection.enqueue(frame()), "and nothing is queued any more"
             await asyncio.wait_for(connection.closed.wait(), 5)
             assert connection.close_code == 4008
@@ -120,8 +125,7 @@ class TestSlowConsumer:
     async def test_a_slow_consumer_that_reads_again_in_time_sees_4008(self):
         async with serving(until_closed, settings=settings(close_timeout=ms(5000))) as socket:
             socket.server.taking.clear()
-            while socket.connection.enqueue(frame()):
-                await asyncio.sleep(0)
+            await overflow(socket.connection)
             socket.server.taking.set()
             await socket.ended()
             assert socket.server.close == (4008, "slow consumer")
@@ -129,8 +133,7 @@ class TestSlowConsumer:
     async def test_a_slow_consumer_is_logged_once(self, caplog: pytest.LogCaptureFixture):
         async with serving(until_closed, settings=settings(write_timeout=ms(30))) as socket:
             socket.server.taking.clear()
-            while socket.connection.enqueue(frame()):
-                await asyncio.sleep(0)
+            await overflow(socket.connection)
             await socket.ended()
         assert len([record for record in caplog.records if "slow consumer" in record.getMessage()]) == 1
 
@@ -176,6 +179,18 @@ class TestSlowConsumer:
             assert [n for n in numbers(socket.server.frames) if n < 10_000] == list(range(200))
             assert socket.server.close == (1000, "")
 
+    async def test_the_write_timeout_is_for_what_was_queued_at_one_moment_not_for_a_stream_without_end(self):
+        async def handler(connection: WebSocketConnection) -> None:
+            loop = asyncio.get_running_loop()
+            end = loop.time() + 0.15
+            while loop.time() < end:
+                await connection.send(Note())
+
+        async with serving(handler, settings=settings(write_timeout=ms(30))) as socket:
+            await socket.ended()
+            assert socket.server.close == (1000, "")
+            assert not socket.connection.overflowed
+
     async def test_send_waits_for_space_and_goes_on(self):
         sent: list[int] = []
 
@@ -188,7 +203,7 @@ class TestSlowConsumer:
             socket.server.taking.clear()
             await turns(100)
             assert 0 < len(sent) <= 12
-            assert socket.connection._outbound.size <= socket.connection.settings.max_queue_bytes
+            assert socket.connection.outbound.size <= socket.connection.settings.max_queue_bytes
             socket.server.taking.set()
             await socket.ended()
             assert numbers(socket.server.frames) == list(range(50))
@@ -441,7 +456,7 @@ class TestTheClientsEnd:
             socket.connection.enqueue(frame(7))
             await until(lambda: socket.server.to_app.empty() and len(socket.server.frames) == 1)
             assert socket.connection.alive
-            assert socket.connection._inbound.size <= socket.connection.settings.max_inbound_bytes
+            assert socket.connection.inbound.size <= socket.connection.settings.max_inbound_bytes
             socket.server.disconnect(1001)
             await socket.ended()
             assert socket.connection.close_code == 1001
@@ -459,7 +474,7 @@ class TestTheClientsEnd:
             socket.server.disconnect(1001)
             await socket.ended()
             for _ in range(3):
-                assert await socket.connection.receive_asgi() == {
+                assert await socket.served.receive() == {
                     "type": "websocket.disconnect",
                     "code": 1001,
                     "reason": "",
@@ -493,6 +508,26 @@ class TestHandshake:
             await socket.ended()
             assert socket.server.kinds == ["close"]
 
+    @pytest.mark.parametrize("accept", [True, False], ids=["after", "before"])
+    @pytest.mark.parametrize(
+        ("error", "code"), [(BadRoom("hunter2", "it is bad"), 4501), (BackendUnavailable("at 10.0.0.7"), 1013)]
+    )
+    async def test_a_bad_room_and_a_missing_server_have_codes_of_their_own(
+        self, error: Exception, code: int, accept: bool, caplog: pytest.LogCaptureFixture
+    ):
+        async def handler(connection: WebSocketConnection) -> None:
+            raise error
+
+        async with serving(handler, accept=accept) as socket:
+            await socket.ended()
+            assert socket.server.close is not None
+            assert socket.server.close[0] == code
+            assert "hunter2" not in socket.server.close[1]
+            assert "10.0.0.7" not in socket.server.close[1]
+            # A browser is told the code of a close, never that of a refused handshake.
+            assert socket.server.kinds == (["accept", "close"] if accept or code >= 4000 else ["close"])
+        assert not errors_in(caplog)
+
     async def test_closing_before_the_accept_refuses(self):
         async def handler(connection: WebSocketConnection) -> None:
             await connection.close(4507, "not here")
@@ -520,9 +555,7 @@ class TestHandshake:
         assert not errors_in(caplog)
 
     @pytest.mark.parametrize("server_raises", [False, True], ids=["server says nothing", "server raises"])
-    async def test_nor_is_one_that_goes_during_the_accept(
-        self, server_raises: bool, caplog: pytest.LogCaptureFixture
-    ):
+    async def test_nor_is_one_that_goes_during_the_accept(self, server_raises: bool, caplog: pytest.LogCaptureFixture):
         async def handler(connection: WebSocketConnection) -> None:
             await connection.accept()
             raise AssertionError("it was not told that the client has gone")
@@ -536,6 +569,22 @@ class TestHandshake:
             socket.server.taking.set()
             await socket.ended()
         assert not errors_in(caplog)
+
+    async def test_closing_while_the_accept_is_under_way_waits_for_it(self):
+        async def handler(connection: WebSocketConnection) -> None:
+            with pytest.raises(ConnectionClosed):
+                await connection.accept()
+
+        async with serving(handler, accept=False) as socket:
+            socket.server.taking.clear()
+            await until(lambda: socket.server.in_send == 1)
+            socket.connection.begin_close(4001, "shutdown")
+            await turns()
+            socket.server.taking.set()
+            await socket.ended()
+            assert socket.server.kinds == ["accept", "close"]
+            assert socket.server.close == (4001, "shutdown")
+            assert socket.server.most_in_send == 1
 
     async def test_what_is_queued_before_the_accept_follows_it(self):
         async def handler(connection: WebSocketConnection) -> None:
@@ -561,13 +610,28 @@ class TestHandshake:
             socket.connection.begin_close(4001, "shutdown")
             await asyncio.wait_for(socket.connection.closed.wait(), 2)
             await socket.ended()
-            assert socket.server.kinds == ["close"]
+            assert socket.server.close == (4001, "shutdown")
+            assert socket.connection.close_code == 4001
+
+    async def test_f19_a_room_that_floods_a_connection_before_its_accept_closes_it_with_4008(self):
+        """The handler is still busy: its rooms' messages are bounded all the same, and the client learns why."""
+
+        async def handler(connection: WebSocketConnection) -> None:
+            await overflow(connection)
+            assert len(connection.outbound) == 0
+            with pytest.raises(ConnectionClosed):
+                await connection.accept()
+
+        async with serving(handler, accept=False, settings=settings()) as socket:
+            await socket.ended()
+            assert socket.server.close == (4008, "slow consumer")
+            assert socket.server.frames == []
 
     async def test_accepting_twice_is_harmless_by_name_and_an_error_in_asgi(self):
         async def handler(connection: WebSocketConnection) -> None:
             await connection.accept()
             with pytest.raises(IllegalTransition, match="cannot go from OPEN to OPEN"):
-                await connection.send_asgi({"type": "websocket.accept"})
+                await connection.websocket._send({"type": "websocket.accept"})
 
         async with serving(handler) as socket:
             await socket.ended()
@@ -576,7 +640,9 @@ class TestHandshake:
     async def test_refusing_after_the_accept_is_an_error(self):
         async def handler(connection: WebSocketConnection) -> None:
             with pytest.raises(IllegalTransition):
-                await connection.send_asgi({"type": "websocket.http.response.start", "status": 403, "headers": []})
+                await connection.websocket._send(
+                    {"type": "websocket.http.response.start", "status": 403, "headers": []}
+                )
 
         async with serving(handler) as socket:
             await socket.ended()
@@ -622,7 +688,7 @@ class TestIterating:
     def collecting(messages: list[Any]) -> Callable[[WebSocketConnection], Any]:
         async def handler(connection: WebSocketConnection) -> None:
             async for message in connection:
-                messages.append(message)
+                messages.append(message)  # noqa: PERF401 - one by one: a test looks at what came before the end
 
         return handler
 

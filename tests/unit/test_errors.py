@@ -21,8 +21,8 @@ from jararaca_ws.errors import (
     MessageNotEncodable,
     NotBound,
     UnitOfWorkOver,
-    Unroutable,
     UnresolvableDependency,
+    Unroutable,
     quoted,
 )
 

@@ -151,7 +151,9 @@ def texts(socket: Socket) -> list[str]:
 
 
 SLIM = ConnectionSettings(
-    max_queue_bytes=4 * (len(encode(News()).data) + Frame.OVERHEAD), close_timeout=timedelta(milliseconds=10)
+    max_queue_bytes=4 * (len(encode(News()).data) + Frame.OVERHEAD),
+    write_timeout=timedelta(milliseconds=500),
+    close_timeout=timedelta(milliseconds=10),
 )
 
 
@@ -411,6 +413,18 @@ class TestRooms:
             assert list(it.manager.rooms_of(socket.connection)) == ["a"]
             assert backend.subscriptions == {"a"}
 
+    async def test_two_joins_of_one_room_that_both_fail_leave_nothing(self):
+        backend = SubscribingBackend()
+        async with house(backend) as it:
+            socket = await it.socket()
+            backend.confirm.clear()
+            joins = [asyncio.create_task(it.manager.join(["a"], socket.connection)) for _ in range(2)]
+            await until(lambda: backend.waiting == 2)
+            for joining in joins:
+                joining.cancel()
+                await asyncio.gather(joining, return_exceptions=True)
+            assert (list(it.manager.rooms), backend.subscriptions) == ([], set())
+
     async def test_what_is_sent_right_after_a_join_arrives_though_it_is_not_accepted_yet(self):
         """No message is missed between joining and accepting, and none comes before the accept."""
         sent = asyncio.Event()
@@ -549,7 +563,7 @@ class TestLife:
             await until(lambda: socket.connection in manager.connections)
             await asyncio.wait_for(manager.stop(), 2)
             assert socket.connection.closed.is_set()
-            assert socket.server.kinds == ["close"]
+            assert socket.server.close == (4001, "shutdown")
 
     async def test_a_socket_that_arrives_while_the_manager_stops_is_not_left_open(self):
         async with AsyncExitStack() as stack:
@@ -583,6 +597,13 @@ class TestLife:
             await until(lambda: len(texts(socket)) == 2)
             assert texts(socket) == ["1", "2"]
         assert backend.calls == ["configure", "send", "broadcast", "shutdown, told before: True"]
+
+    async def test_after_the_stop_nothing_is_taken(self):
+        async with instance() as manager:
+            pass
+        for send in (manager.send(["a"], News()), manager.broadcast(News())):
+            with pytest.raises(BackendUnavailable, match="not running"):
+                await send
 
     async def test_a_manager_can_be_started_again(self):
         backend = SubscribingBackend()

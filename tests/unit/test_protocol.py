@@ -61,8 +61,8 @@ class Holder(WebSocketMessage):
     root: Root | None = None
     point: Point | None = None
     typed: Typed | None = None
-    table: dict[str, float] = {}
-    xs: list[float] = []
+    table: dict[str, float] = Field(default_factory=dict)
+    xs: list[float] = Field(default_factory=list)
 
 
 class Untyped(WebSocketMessage):
@@ -322,7 +322,19 @@ class TestPublications:
 
     @pytest.mark.parametrize(
         "payload",
-        [b"", b"x", b"1", b"2\nx", b"\n", b"1[]\n", b"1[1,2]\n", b'1["id"]\n', b'1["id","room"]\n', b"\xff\n", b"1\xff\n"],
+        [
+            b"",
+            b"x",
+            b"1",
+            b"2\nx",
+            b"\n",
+            b"1[]\n",
+            b"1[1,2]\n",
+            b'1["id"]\n',
+            b'1["id","room"]\n',
+            b"\xff\n",
+            b"1\xff\n",
+        ],
     )
     def test_f47_what_is_none_is_a_value_error(self, payload: bytes):
         with pytest.raises(ValueError):  # noqa: PT011 - every ValueError, that is the contract with the backend

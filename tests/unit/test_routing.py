@@ -16,8 +16,8 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import RestController
 from jararaca_ws.protocol import SUBPROTOCOL
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.testing import WebSocketClosed, connect
-from tests.unit.apps import application, running
+from jararaca_ws.testing import connect
+from tests.unit.apps import application, end_of, running
 from tests.unit.sockets import errors_in, turns, until
 
 
@@ -29,15 +29,6 @@ class Told(WebSocketMessage):
 
 async def told(socket: Any) -> Any:
     return (await socket.receive_json())["message"]["what"]
-
-
-async def end_of(app: Any, path: str) -> WebSocketClosed:
-    """How the application ends a socket by itself: whether it refuses the handshake or closes after it."""
-    try:
-        async with connect(app.asgi, path) as socket:
-            return await socket.closed()
-    except WebSocketClosed as refused:
-        return refused
 
 
 class TestParameters:
@@ -64,10 +55,10 @@ class TestParameters:
                 steps.append("handled")
                 await connection.send(Told(what=[n, room, session, q, limit]))
 
-        async with running(Controller) as app:
-            async with connect(app.asgi, "/api/ws/a%2Cb/7?q=x&q=y", headers={"X-User": "ann"}) as socket:
-                assert await told(socket) == [7, "a,b", "session of ann", ["x", "y"], 5]
-                assert (await socket.closed()).code == 1000
+        path = "/api/ws/a%2Cb/7?q=x&q=y"
+        async with running(Controller) as app, connect(app.asgi, path, headers={"X-User": "ann"}) as socket:
+            assert await told(socket) == [7, "a,b", "session of ann", ["x", "y"], 5]
+            assert (await socket.closed()).code == 1000
         assert steps == ["opened", "handled", "closed"]
 
     async def test_both_kinds_of_socket_may_be_asked_for_and_are_the_same_one(self):

@@ -241,7 +241,7 @@ async def test_f38_a_stop_lets_the_running_handler_finish_and_starts_no_other(ca
     assert "2 messages that were not handled yet are lost" in caplog.text
 
 
-async def test_f38_what_is_cancelled_after_the_grace_goes_back_in_its_place() -> None:
+async def test_f38_what_is_cancelled_after_the_grace_goes_back_in_its_place(caplog: pytest.LogCaptureFixture) -> None:
     Held.prepare()
     bus = fast_bus()
     async with serving(Held, bus=bus, grace_s=0.01):
@@ -250,11 +250,40 @@ async def test_f38_what_is_cancelled_after_the_grace_goes_back_in_its_place() ->
         await Held.begun.wait()
         await bus.stop_consuming(timedelta(milliseconds=10))
         assert Held.done == []
+        assert "did not finish within 0.0 s and is cancelled" in caplog.text
         Held.release.set()
         again = bus._queues["Held.pack"]
-        again.consume(again.handler, again._dispatch)
+        await bus.consume([again.handler], again._dispatch, service="shop")
         await bus.join()
     assert Held.done == [0, 1, 2]
+
+
+async def test_f38_what_comes_during_the_grace_waits() -> None:
+    Held.prepare()
+    seen: list[int] = []
+
+    @MessageBusController()
+    class Orders:
+        @MessageHandler(Pack, concurrency=2)
+        async def pack(self, message: Pack) -> None:
+            seen.append(message.number)
+            Held.begun.set()
+            await Held.release.wait()
+
+    bus = fast_bus()
+    async with serving(Orders, bus=bus):
+        await bus.publish(Pack(number=0))
+        await Held.begun.wait()
+        stopping = asyncio.create_task(bus.stop_consuming(timedelta(seconds=5)))
+        await asyncio.sleep(0)
+        await bus.publish(Pack(number=1))
+        asyncio.get_running_loop().call_later(0.05, Held.release.set)
+        await stopping
+        assert seen == [0]
+        queue = bus._queues["Orders.pack"]
+        await bus.consume([queue.handler], queue._dispatch, service="shop")
+        await bus.join()
+    assert seen == [0, 1]
 
 
 async def test_a_delayed_retry_survives_stop_consuming() -> None:
@@ -274,7 +303,7 @@ async def test_a_delayed_retry_survives_stop_consuming() -> None:
         queue = bus._queues["Flaky.pack"]
         await until(lambda: queue._delayed)
         await bus.stop_consuming(timedelta(seconds=1))
-        queue.consume(queue.handler, queue._dispatch)
+        await bus.consume([queue.handler], queue._dispatch, service="shop")
         await bus.join()
     assert attempts == [1, 2]
 

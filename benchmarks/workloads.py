@@ -1,0 +1,153 @@
+"""The workloads: what is done, by how many, and to which systems it applies."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.systems import System
+
+__all__ = ["WORKLOADS", "Workload"]
+
+
+def _everybody(system: System) -> str | None:
+    return None
+
+
+def _one_variant(system: System) -> str | None:
+    """Memory where a system has it; what Redis adds there is in the other tables."""
+    if system.redis and not system.is_ours and system.name != "jararaca":
+        return "measured with its memory backend"
+    return None
+
+
+def _through_redis(system: System) -> str | None:
+    return None if system.redis else "nothing is published to a broker"
+
+
+def _with_rooms(system: System) -> str | None:
+    return "it has no rooms: they are a dict of the benchmark's" if system.own_rooms else _one_variant(system)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One row of the plan.
+
+    Attributes:
+        job: fields of load.Job.
+        quick: those that are different in a smoke run.
+        absent: why a system has no figures here; None where it has.
+    """
+
+    name: str
+    title: str
+    about: str
+    kind: str
+    job: dict[str, Any]
+    quick: dict[str, Any]
+    absent: Callable[[System], str | None] = _everybody
+
+    def job_for(self, system: System, *, quick: bool) -> dict[str, Any]:
+        job = {**self.job, **(self.quick if quick else {})}
+        job["connections"] = min(job["connections"], _allowed_connections(job.get("others", 0)))
+        return {"kind": self.kind, "path": system.path, "after_upgrade": system.after_upgrade, **job}
+
+
+def _allowed_connections(others: int) -> int:
+    """Each process has one descriptor per connection, and some hundred of its own."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - others - 500
+
+
+WORKLOADS = [
+    Workload(
+        name="fanout-500",
+        title="Fan-out, 500 connections, one message per tick",
+        about="Plain: no client offers compression.",
+        kind="fanout",
+        job={"connections": 500, "seconds": 1.0},
+        quick={"connections": 20, "seconds": 0.1, "max_rounds": 10},
+    ),
+    Workload(
+        name="fanout-5000",
+        title="Fan-out, 5,000 connections, one message per tick",
+        about="The same with ten times as many.",
+        kind="fanout",
+        job={"connections": 5000, "seconds": 1.5},
+        quick={"connections": 40, "seconds": 0.1, "max_rounds": 10},
+        absent=_one_variant,
+    ),
+    Workload(
+        name="burst",
+        title="Burst, 500 connections, 10 and 50 messages per tick",
+        about="Where the backend is Redis, a tick's messages are sent as by that many concurrent requests.",
+        kind="fanout",
+        job={"connections": 500, "bursts": [10, 50], "seconds": 1.0},
+        quick={"connections": 20, "seconds": 0.1, "max_rounds": 5},
+    ),
+    Workload(
+        name="deflate",
+        title="Compression offered, 500 connections, one message per tick",
+        about="Every client offers permessage-deflate, as browsers do; the server takes it or not, as by its defaults.",
+        kind="fanout",
+        job={"connections": 500, "deflate": True, "seconds": 1.0},
+        quick={"connections": 20, "seconds": 0.1, "max_rounds": 10},
+        absent=_one_variant,
+    ),
+    Workload(
+        name="solo-rooms",
+        title="500 rooms with one member each",
+        about="One tick sends one message to each room: what per-user notifications cost.",
+        kind="fanout",
+        job={"connections": 500, "rooms": 500, "seconds": 1.0},
+        quick={"connections": 20, "rooms": 20, "seconds": 0.1, "max_rounds": 10},
+    ),
+    Workload(
+        name="publish",
+        title="Publishing, 100 concurrent senders, nobody of the room here",
+        about="Each sender awaits its send before the next. The room's members would be on another instance.",
+        kind="publish",
+        job={"connections": 0, "senders": 100, "each": 100},
+        quick={"senders": 5, "each": 4},
+        absent=_through_redis,
+    ),
+    Workload(
+        name="publish-local",
+        title="Publishing, 100 concurrent senders, one member here",
+        about="The same with one member of the room on this instance, so every message also comes back through Redis.",
+        kind="publish",
+        job={"connections": 1, "senders": 100, "each": 100},
+        quick={"senders": 5, "each": 4},
+        absent=_through_redis,
+    ),
+    Workload(
+        name="stalled",
+        title="One stalled reader among 500",
+        about="Messages of 16 KiB, so that what the kernel buffers for the stalled one is soon full. "
+        "The latency is that of the 500 others.",
+        kind="stalled",
+        job={"connections": 500, "size": 16384, "seconds": 2.0, "patience_s": 3.0},
+        quick={"connections": 20, "size": 16384, "seconds": 0.1, "max_rounds": 10},
+        absent=_one_variant,
+    ),
+    Workload(
+        name="idle",
+        title="10,000 idle connections",
+        about="In one room, no message yet. They come and go twice: what stays after the second time and did not after "
+        "the first is lost.",
+        kind="idle",
+        job={"connections": 10_000},
+        quick={"connections": 50},
+        absent=_one_variant,
+    ),
+    Workload(
+        name="rooms",
+        title="Cost of a send against the number of other rooms",
+        about="A room of 10 members; 1,000 other connections sit in 10 rooms, then in 100,000.",
+        kind="rooms",
+        job={"connections": 10, "others": 1000, "extra": 99, "each": 1000},
+        quick={"connections": 5, "others": 20, "extra": 9, "each": 20},
+        absent=_with_rooms,
+    ),
+]

@@ -1,0 +1,247 @@
+"""Writing frames: through the server's transport at the end of each tick, or else through ASGI, by a task.
+
+The two ways deliver the same frames in the same order. The first is for servers that offer `DirectFrames` in the scope
+(`jararaca_ws.server`): all frames that were queued for a connection while the loop turned once leave in one write, and
+no connection needs a task for it. The second is for every other ASGI server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.types import Send
+
+from jararaca_ws.connection import ConnectionState, WebSocketConnection
+from jararaca_ws.protocol import Frame
+
+__all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "TickFlusher", "Writer"]
+
+_log = logging.getLogger("jararaca_ws")
+
+DIRECT_FRAMES = "jararaca_ws.frames"
+"""The ASGI scope extension under which a server offers `DirectFrames`."""
+
+_TURN_BYTES = 128 * 1024
+"""What one connection may write in one tick: a connection with a long queue does not hold up the others."""
+
+
+class DirectFrames(Protocol):
+    """What a server offers that lets us write complete frames to the transport of one socket. Nothing waits."""
+
+    @property
+    def writable(self) -> bool:
+        """False while the transport holds more than its high-water mark, before the handshake, and after the end."""
+        ...
+
+    @property
+    def window_bits(self) -> int | None:
+        """The deflate window of frames that may be shared between connections; None where nothing is compressed."""
+        ...
+
+    def write_frames(self, data: bytes) -> None:
+        """Write complete frames; more than the transport takes at once stays in its buffer."""
+        ...
+
+    def close_frame(self, code: int, reason: str) -> None:
+        """Write a close frame and begin the closing handshake. Nothing may be written after it."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the transport, and what its buffer holds."""
+        ...
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """Call back each time at which the transport becomes writable again."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes the outbound queue of one connection, and closes its socket when the connection is closing."""
+
+    def wake(self) -> None:
+        """Something was queued, or the state has changed. Synchronous and cheap: called once for each frame."""
+        ...
+
+    async def run(self) -> None:
+        """Write until the connection is CLOSED."""
+        ...
+
+
+class TickFlusher:
+    """Runs the writers that were woken in this turn of the event loop, once, at its end. One for each manager.
+
+    Attributes:
+        ticks: how many turns had something to write.
+        writes: how many writes to transports there were.
+    """
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        self.writes = 0
+        self._woken: list[DirectWriter] = []
+        # The last batch that was joined: in a room, most connections have the same frames to write.
+        self._batch: list[Frame] = []
+        self._window: int | None = None
+        self._joined = b""
+
+    def add(self, writer: DirectWriter) -> None:
+        """Have a writer flushed at the end of this turn."""
+        if not self._woken:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._woken.append(writer)
+
+    def _flush(self) -> None:
+        woken, self._woken = self._woken, []
+        self.ticks += 1
+        for writer in woken:
+            writer.flush()
+        # Not kept: it may hold on to large frames.
+        self._batch, self._joined = [], b""
+
+    def join(self, batch: list[Frame], window_bits: int | None) -> bytes:
+        """The bytes of the frames, made once for neighbours that write the same."""
+        if batch != self._batch or window_bits != self._window:
+            self._batch, self._window = batch, window_bits
+            wires = [frame.wire(window_bits) for frame in batch]
+            self._joined = wires[0] if len(wires) == 1 else b"".join(wires)
+        self.writes += 1
+        return self._joined
+
+
+class DirectWriter:
+    """Writes at the end of the tick, without a task."""
+
+    def __init__(self, connection: WebSocketConnection, frames: DirectFrames, flusher: TickFlusher) -> None:
+        self._connection = connection
+        self._frames = frames
+        self._flusher = flusher
+        self._woken = False
+        # None while the transport takes what it is given.
+        self._stall: asyncio.TimerHandle | None = None
+        self._closed = False
+        frames.on_writable(self._resumed)
+
+    def wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._flusher.add(self)
+
+    async def run(self) -> None:
+        """Wait for the end: the flusher does the writing."""
+        try:
+            await self._connection.closed.wait()
+        finally:
+            self._unstall()
+
+    def flush(self) -> None:
+        """Write what fits into one turn; what does not is written in the next one."""
+        self._woken = False
+        connection = self._connection
+        state = connection.state
+        if not connection.accepted or state is ConnectionState.CLOSED:
+            return
+        if self._frames.writable:
+            batch = connection.outbound.take(_TURN_BYTES)
+            if batch:
+                self._frames.write_frames(self._flusher.join(batch, self._frames.window_bits))
+                if len(connection.outbound):
+                    self.wake()
+                    return
+        if state is ConnectionState.CLOSING and not len(connection.outbound):
+            self._close()
+        elif not self._frames.writable and self._stall is None:
+            timeout_s = connection.settings.write_timeout.total_seconds()
+            self._stall = asyncio.get_running_loop().call_later(timeout_s, self._stalled)
+
+    def _resumed(self) -> None:
+        self._unstall()
+        self.wake()
+
+    def _stalled(self) -> None:
+        self._stall = None
+        if self._connection.state is ConnectionState.OPEN:
+            self._connection.slow("it did not take what was sent within the write timeout")
+        else:
+            self._frames.abort()
+
+    def _unstall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._unstall()
+        connection = self._connection
+        stuck = not self._frames.writable
+        self._frames.close_frame(connection.close_code or 1000, connection.close_reason)
+        if stuck:
+            # The close frame waits behind what the peer does not read: it gets its chance, and then the end.
+            timeout_s = connection.settings.close_timeout.total_seconds()
+            self._stall = asyncio.get_running_loop().call_later(timeout_s, self._frames.abort)
+
+
+class TaskWriter:
+    """Writes through the ASGI ``send``, which waits while the transport is full."""
+
+    def __init__(self, connection: WebSocketConnection, send: Send) -> None:
+        self._connection = connection
+        self._send = send
+        self._awake = asyncio.Event()
+        # None while nothing is being written: the deadline of what is.
+        self._deadline: asyncio.Timeout | None = None
+
+    def wake(self) -> None:
+        self._awake.set()
+        if self._connection.overflowed and self._deadline is not None and not self._deadline.expired():
+            # It is stuck in a send that may never end.
+            timeout_s = self._connection.settings.close_timeout.total_seconds()
+            self._deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
+
+    async def run(self) -> None:
+        connection = self._connection
+        try:
+            while connection.state is not ConnectionState.CLOSED:
+                await self._awake.wait()
+                self._awake.clear()
+                if connection.accepted:
+                    await self._write()
+        except Exception as error:
+            # Servers differ in what they raise when the peer has gone: OSError, RuntimeError, their own.
+            _log.debug("connection %s cannot be written to: %r", connection.id, error)
+        connection.finish(1006, "")
+
+    async def _write(self) -> None:
+        connection = self._connection
+        if len(connection.outbound):
+            await self._write_queued()
+        if connection.state is ConnectionState.CLOSING and not len(connection.outbound):
+            async with asyncio.timeout(connection.settings.close_timeout.total_seconds()):
+                code, reason = connection.close_code, connection.close_reason
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            connection.finish(1006, "")
+
+    async def _write_queued(self) -> None:
+        outbound = self._connection.outbound
+        try:
+            async with asyncio.timeout(self._connection.settings.write_timeout.total_seconds()) as self._deadline:
+                # Not more than what is queued now: the deadline is for these bytes.
+                for _ in range(len(outbound)):
+                    if not len(outbound):  # cleared meanwhile
+                        break
+                    frame = outbound.popleft()
+                    if frame.binary:
+                        await self._send({"type": "websocket.send", "bytes": frame.data})
+                    else:
+                        await self._send({"type": "websocket.send", "text": frame.text})
+        except TimeoutError:
+            self._connection.slow("it did not take what was sent within the write timeout")
+        finally:
+            self._deadline = None
+        if len(outbound):
+            self._awake.set()
