@@ -6,6 +6,7 @@ Everything a user needs is importable from here; ``docs/`` explains it, ``docs/c
 from jararaca_ws.backends.base import (
     BatchingBackend,
     BroadcastFunc,
+    GapFunc,
     GapReportingBackend,
     SendFunc,
     StartableBackend,
@@ -43,6 +44,7 @@ from jararaca_ws.errors import (
     MessageIdUnset,
     MessageNotEncodable,
     NotBound,
+    StageFull,
     Unavailable,
     UnitOfWorkOver,
     UnresolvableDependency,
@@ -84,6 +86,7 @@ from jararaca_ws.microservice import (
 )
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.supervision import Backoff
 
 __version__ = "0.1.0"
 
@@ -110,6 +113,7 @@ __all__ = [
     # backends
     "BatchingBackend",
     "BroadcastFunc",
+    "GapFunc",
     "GapReportingBackend",
     "MemoryWebSocketConnectionBackend",
     "RedisWebSocketConnectionBackend",
@@ -118,6 +122,7 @@ __all__ = [
     "SubscribingBackend",
     "WebSocketConnectionBackend",
     # the message bus
+    "Backoff",
     "MemoryMessageBus",
     "Message",
     "MessageBus",
@@ -163,6 +168,7 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "StageFull",
     "Unavailable",
     "UnitOfWorkOver",
     "UnresolvableDependency",

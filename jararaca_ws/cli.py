@@ -338,3 +338,5 @@ def _not_an_application(target: str, app: object) -> _CannotRun:
 def _log_to_stderr(level: str) -> None:
     """Show the logs, unless the user's module has set up logging itself. uvicorn's loggers have their own way."""
     logging.basicConfig(level=level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
+    # It writes a traceback for each lost connection; we write a line.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)

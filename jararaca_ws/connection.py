@@ -285,9 +285,11 @@ class WebSocketConnection:
             self.close_code, self.close_reason = int(code), reason
         self.outbound.clear()
         self.inbound.finish({"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason})
-        for callback in self._on_closed:
-            callback(self)
-        self.closed.set()
+        try:
+            for callback in self._on_closed:
+                callback(self)
+        finally:
+            self.closed.set()
 
     def _bound(self) -> Membership:
         if self._membership is None:

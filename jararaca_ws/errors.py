@@ -13,7 +13,8 @@
     │   └── Unroutable                the broker has no queue for a published message
     ├── ContextError                  the call needs something that is not bound here
     │   ├── NotBound                  no interceptor has bound the manager or the publisher
-    │   └── UnitOfWorkOver            sent or published after the unit of work had ended
+    │   ├── UnitOfWorkOver            sent or published after the unit of work had ended
+    │   └── StageFull                 one unit of work sent or published too much
     ├── MessageError
     │   ├── MessageIdUnset            the class has no MESSAGE_ID, so it cannot be sent
     │   ├── MessageNotEncodable       NaN, infinity, or a value that JSON has no word for
@@ -46,6 +47,7 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "StageFull",
     "Unavailable",
     "UnitOfWorkOver",
     "Unroutable",
@@ -203,6 +205,18 @@ class UnitOfWorkOver(ContextError):
 
     def __str__(self) -> str:
         return f"{self.what} after its unit of work had ended, so nothing would flush it: {self.cure}"
+
+
+class StageFull(ContextError):
+    """One unit of work has sent or published more than may be held back until it succeeds."""
+
+    def __init__(self, limit_bytes: int, cure: str) -> None:
+        super().__init__(limit_bytes, cure)
+        self.limit_bytes = limit_bytes
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"this unit of work holds back {self.limit_bytes} bytes of messages already: {self.cure}"
 
 
 class MessageError(JararacaError):

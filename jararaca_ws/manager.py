@@ -304,6 +304,8 @@ class WebSocketConnectionManager:
         self.counters.sent += len(publications)
 
     def _encode(self, message: WebSocketMessageBase) -> Frame:
+        if not isinstance(message, WebSocketMessageBase):
+            raise TypeError(f"a {type(message).__name__} cannot be sent: a WebSocketMessage can")
         frame = encode(message)
         if frame.size > self.settings.max_queue_bytes:
             raise MessageNotEncodable(
@@ -337,12 +339,12 @@ class WebSocketConnectionManager:
             delivered += connection.enqueue(frame)
         self.counters.delivered += delivered
 
-    def _report_gap(self, rooms: Collection[str] | None) -> None:
-        if rooms is None:
-            self.counters.gaps += 1
-            self._tell(self._connections, Gap(room=None))
-        for room in rooms or ():
+    def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
+        self.counters.gaps += 1
+        for room in rooms:
             self._tell(self._rooms.members(room), Gap(room=room))
+        if broadcasts:
+            self._tell(self._connections, Gap(room=None))
 
     def _tell(self, connections: Collection[WebSocketConnection], control: WebSocketMessageBase) -> None:
         frame = encode(control)

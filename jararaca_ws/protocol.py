@@ -33,6 +33,7 @@ __all__ = [
     "decode_publication",
     "encode",
     "encode_publication",
+    "is_finite",
 ]
 
 SUBPROTOCOL = "jararaca.v1"
@@ -180,7 +181,7 @@ def encode(message: WebSocketMessageBase) -> Frame:
     if cls.MESSAGE_ID == UNSET_MESSAGE_ID:
         raise MessageIdUnset(cls)
     try:
-        body = cls.__pydantic_serializer__.to_json(message)
+        body = cls.__pydantic_serializer__.to_json(message, by_alias=True)
     except ValueError as error:  # PydanticSerializationError among them
         raise MessageNotEncodable(cls, quoted(str(error))) from error
     if b"NaN" in body or b"Infinity" in body or b"null" in body:
@@ -196,7 +197,7 @@ def _refuse_non_finite(message: WebSocketMessageBase, body: bytes) -> None:
             from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise MessageNotEncodable(cls, "it holds NaN or infinity") from error
-    if b"null" in body and not _is_plain(cls) and not _is_finite(message.model_dump()):
+    if b"null" in body and not _is_plain(cls) and not is_finite(message.model_dump()):
         raise MessageNotEncodable(cls, "it holds NaN or infinity in a model or a value of another type")
 
 
@@ -223,14 +224,15 @@ def _is_plain_type(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, _PLAIN)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether no NaN and no infinity is in a value, however deep."""
     if isinstance(value, float):
         return isfinite(value)
     if isinstance(value, Mapping):
-        return all(map(_is_finite, value.values()))
+        return all(map(is_finite, value.values()))
     if isinstance(value, BaseModel):
-        return _is_finite(value.model_dump())
-    return isinstance(value, str | bytes) or not isinstance(value, Iterable) or all(map(_is_finite, value))
+        return is_finite(value.model_dump())
+    return isinstance(value, str | bytes) or not isinstance(value, Iterable) or all(map(is_finite, value))
 
 
 class _Head(BaseModel):

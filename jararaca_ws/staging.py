@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from jararaca_ws.errors import UnitOfWorkOver
+from jararaca_ws.errors import StageFull, UnitOfWorkOver
 
-__all__ = ["Stage", "staged"]
+__all__ = ["MAX_STAGED_BYTES", "Stage", "staged"]
+
+MAX_STAGED_BYTES = 64 * 1024 * 1024
+"""What one unit of work may hold back: enough for any request, too little for a loop without an end."""
 
 _T = TypeVar("_T")
 
@@ -16,22 +19,27 @@ _T = TypeVar("_T")
 class Stage(Generic[_T]):
     """The items of one unit of work, in the order in which they were added."""
 
-    __slots__ = ("_cure", "_items", "_what")
+    __slots__ = ("_bytes", "_cure", "_items", "_what")
 
     def __init__(self, what: str, cure: str) -> None:
         self._what = what
         self._cure = cure
+        self._bytes = 0
         # None once the unit of work has ended: a task that outlives it may still hold this object.
         self._items: list[_T] | None = []
 
-    def add(self, item: _T) -> None:
+    def add(self, item: _T, size_bytes: int = 0) -> None:
         """Hold an item until the unit of work ends.
 
         Raises:
             UnitOfWorkOver: it has ended already.
+            StageFull: it holds `MAX_STAGED_BYTES` already; the unit of work goes on, the item is refused.
         """
         if self._items is None:
             raise UnitOfWorkOver(self._what, self._cure)
+        if self._items and self._bytes + size_bytes > MAX_STAGED_BYTES:
+            raise StageFull(MAX_STAGED_BYTES, self._cure)
+        self._bytes += size_bytes
         self._items.append(item)
 
     def end(self) -> list[_T]:

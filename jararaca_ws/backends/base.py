@@ -7,12 +7,13 @@ belongs to the manager. The small protocols are looked for once, at start-up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 __all__ = [
     "BatchingBackend",
     "BroadcastFunc",
+    "GapFunc",
     "GapReportingBackend",
     "SendFunc",
     "StartableBackend",
@@ -34,6 +35,14 @@ class SendFunc(Protocol):
     """
 
     async def __call__(self, rooms: list[str], message: bytes) -> None: ...
+
+
+class GapFunc(Protocol):
+    """Says that frames may have been missed, once the backend receives again. Synchronous."""
+
+    def __call__(self, rooms: Collection[str], *, broadcasts: bool) -> None:
+        """Report one loss: the rooms concerned, and whether broadcasts are."""
+        ...
 
 
 @runtime_checkable
@@ -122,11 +131,6 @@ class BatchingBackend(Protocol):
 class GapReportingBackend(Protocol):
     """A backend that knows when it may have missed something."""
 
-    def on_gap(self, report: Callable[[Collection[str] | None], None]) -> None:
-        """Called after ``configure``.
-
-        Args:
-            report: to call when frames may have been missed, after the backend receives again: with the rooms
-                concerned, or with None for broadcasts.
-        """
+    def on_gap(self, report: GapFunc) -> None:
+        """Called after ``configure``. From then on ``report`` is called once for each loss."""
         ...

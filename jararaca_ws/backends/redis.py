@@ -6,12 +6,12 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jararaca_ws.backends.base import BroadcastFunc, SendFunc
+from jararaca_ws.backends.base import BroadcastFunc, GapFunc, SendFunc
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_publisher import RedisPublisher
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
@@ -89,7 +89,7 @@ class RedisWebSocketConnectionBackend:
         # None before configure and after shutdown.
         self._broadcast_func: BroadcastFunc | None = None
         self._send_func: SendFunc | None = None
-        self._gap_func: Callable[[Collection[str] | None], None] | None = None
+        self._gap_func: GapFunc | None = None
         self._delivered: OrderedDict[str, None] = OrderedDict()
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class RedisWebSocketConnectionBackend:
         self._broadcast_func = broadcast
         self._send_func = send
 
-    def on_gap(self, report: Callable[[Collection[str] | None], None]) -> None:
+    def on_gap(self, report: GapFunc) -> None:
         self._gap_func = report
 
     async def start(self) -> None:
@@ -198,5 +198,4 @@ class RedisWebSocketConnectionBackend:
         ]
         _log.warning("the connection to Redis was lost: messages to %d rooms may have been missed", len(rooms))
         if self._gap_func is not None:
-            self._gap_func(rooms)
-            self._gap_func(None)
+            self._gap_func(rooms, broadcasts=True)

@@ -106,4 +106,5 @@ class _StagingSender:
         self._stage = stage
 
     async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
-        self._stage.add(self._manager.prepare(rooms, message))
+        publication = self._manager.prepare(rooms, message)
+        self._stage.add(publication, publication.frame.size)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isfinite
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 from jararaca_ws.errors import MessageError, MessageNotEncodable, quoted
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.delivery import Delivery, Outcome
 from jararaca_ws.messagebus.message import Message
+from jararaca_ws.protocol import is_finite
 from jararaca_ws.staging import Stage
 
 __all__ = ["MAX_MESSAGE_BYTES", "Dispatch", "EncodedMessage", "MessageBus", "StagedPublisher", "encode"]
@@ -112,7 +112,8 @@ class StagedPublisher:
         self._max_bytes = max_bytes
 
     async def publish(self, message: Message) -> None:
-        self._stage.add(encode(message, self._max_bytes))
+        encoded = encode(message, self._max_bytes)
+        self._stage.add(encoded, len(encoded.body))
 
 
 def encode(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> EncodedMessage:
@@ -134,18 +135,8 @@ def encode(message: Message, max_bytes: int = MAX_MESSAGE_BYTES) -> EncodedMessa
     except ValueError as error:  # PydanticSerializationError among them
         raise MessageNotEncodable(cls, quoted(str(error))) from error
     # Assignment and nested models of the user's own get NaN past `allow_inf_nan`, and pydantic writes it as null.
-    if not _finite(message.model_dump()):
+    if not is_finite(message.model_dump()):
         raise MessageNotEncodable(cls, "it holds NaN or infinity")
     if len(body) > max_bytes:
         raise MessageNotEncodable(cls, f"its JSON has {len(body)} bytes, more than the bus takes ({max_bytes})")
     return EncodedMessage(topic=topic, body=body, message_id=str(uuid4()))
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_finite, value))
-    return True

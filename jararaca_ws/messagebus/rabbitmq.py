@@ -15,6 +15,7 @@ from jararaca_ws.messagebus.rabbitmq_connection import RabbitMQConnection, broke
 from jararaca_ws.messagebus.rabbitmq_consuming import QueueConsumer
 from jararaca_ws.messagebus.rabbitmq_publishing import RabbitMQPublisher
 from jararaca_ws.messagebus.rabbitmq_topology import WorkQueue, declare_all, work_queue
+from jararaca_ws.microservice.config import DEFAULT_NAME
 
 __all__ = ["RabbitMQMessageBus"]
 
@@ -115,6 +116,11 @@ class RabbitMQMessageBus:
         await self._started().publish_all(messages)
 
     async def consume(self, handlers: Sequence[HandlerSpec], dispatch: Dispatch, *, service: str) -> None:
+        if service == DEFAULT_NAME:
+            raise ConfigurationError(
+                f"the queues of a microservice begin with its name, and {DEFAULT_NAME!r} is the name that everyone has",
+                "two services with one name take each other's events: write Microservice(name=...)",
+            )
         publisher = self._started()
         queues = [self._queue_of(handler, service) for handler in handlers]
         connection = await self._connect("consuming")

@@ -14,7 +14,9 @@ from jararaca_ws.microservice.container import is_container, is_provider
 if TYPE_CHECKING:
     from dependency_injector import containers, providers
 
-__all__ = ["Microservice"]
+__all__ = ["DEFAULT_NAME", "Microservice"]
+
+DEFAULT_NAME = "microservice"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +28,7 @@ class Microservice:
         interceptors: the first is the outermost. Each is an object with ``intercept(app_context)``, a class that is
             built by type when the application starts, or a dependency-injector provider.
         container: the user's own dependency-injector container (an instance), asked first for every type.
-        name: the title of the OpenAPI document, and what interceptors name things after.
+        name: the title of the OpenAPI document; the queues of RabbitMQ begin with it, so there it has to be given.
 
     Raises:
         ConfigurationError: something in it can be no controller, interceptor or container; it is named.
@@ -35,7 +37,7 @@ class Microservice:
     controllers: Sequence[type] = ()
     interceptors: Sequence[AppInterceptor | type[AppInterceptor] | providers.Provider[Any]] = ()
     container: containers.Container | None = None
-    name: str = "microservice"
+    name: str = DEFAULT_NAME
 
     def __new__(cls, *misplaced: object, **_fields: object) -> Microservice:
         if misplaced:

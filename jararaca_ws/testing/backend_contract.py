@@ -57,7 +57,7 @@ class Recorder:
         self.backend = backend
         self.sent: list[tuple[tuple[str, ...], bytes]] = []
         self.broadcasts: list[bytes] = []
-        self.gaps: list[Collection[str] | None] = []
+        self.gaps: list[tuple[list[str], bool]] = []
         self.shutdown_event = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -69,8 +69,8 @@ class Recorder:
         self.broadcasts.append(message)
         self._changed.set()
 
-    def on_gap(self, rooms: Collection[str] | None) -> None:
-        self.gaps.append(rooms)
+    def on_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
+        self.gaps.append((sorted(rooms), broadcasts))
         self._changed.set()
 
     async def start(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from pydantic import field_serializer
 from starlette.websockets import WebSocket
 
-from jararaca_ws.backends.base import BroadcastFunc, SendFunc
+from jararaca_ws.backends.base import BroadcastFunc, GapFunc, SendFunc
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
 from jararaca_ws.errors import (
@@ -63,7 +63,7 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
         self.confirm.set()
         self.waiting = 0
         self.error: Exception | None = None
-        self.report: Callable[[Collection[str] | None], None] | None = None
+        self.report: GapFunc | None = None
 
     async def subscribe(self, rooms: Collection[str]) -> None:
         self.subscriptions.update(rooms)
@@ -78,7 +78,7 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
     def unsubscribe(self, rooms: Collection[str]) -> None:
         self.subscriptions.difference_update(rooms)
 
-    def on_gap(self, report: Callable[[Collection[str] | None], None]) -> None:
+    def on_gap(self, report: GapFunc) -> None:
         self.report = report
 
     async def send(self, rooms: list[str], message: bytes) -> None:
@@ -505,8 +505,7 @@ class TestGaps:
             v1, plain = await it.socket("a", v1=True), await it.socket("a")
             elsewhere = await it.socket("b", v1=True)
             assert backend.report is not None
-            backend.report(["a", "nobody is here"])
-            backend.report(None)
+            backend.report(["a", "nobody is here"], broadcasts=True)
             await until(lambda: len(v1.server.frames) == 2 and len(elsewhere.server.frames) == 1)
             await turns()
             assert [json.loads(frame) for frame in v1.server.frames] == [

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from jararaca_ws.errors import UnitOfWorkOver
-from jararaca_ws.staging import Stage, staged
+from jararaca_ws.errors import StageFull, UnitOfWorkOver
+from jararaca_ws.staging import MAX_STAGED_BYTES, Stage, staged
 
 
 class Flushed:
@@ -108,3 +108,17 @@ async def test_what_is_added_while_the_flush_runs_is_refused_not_lost():
     async with staged(flush, what="x", cure="y") as stage:
         stage.add("a")
     assert refused == [True]
+
+
+async def test_what_one_unit_of_work_holds_back_is_bounded():
+    flushed: list[list[str]] = []
+
+    async def flush(items: list[str]) -> None:
+        flushed.append(items)
+
+    async with staged(flush, what="it was sent", cure="use send_now()") as stage:
+        stage.add("large", MAX_STAGED_BYTES - 1)
+        with pytest.raises(StageFull, match=r"send_now"):
+            stage.add("too much", 2)
+        stage.add("fits", 1)
+    assert flushed == [["large", "fits"]]
