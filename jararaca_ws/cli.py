@@ -227,11 +227,22 @@ def _server(app: ASGIApp, arguments: argparse.Namespace) -> uvicorn.Server:
         log_level=arguments.log_level,
         # uvicorn's own default waits without limit.
         timeout_graceful_shutdown=arguments.graceful_timeout,
+        ws=_websocket_protocol(),
         ws_max_size=arguments.ws_max_size,
         # A small frame that inflates to megabytes, and CRIME: off.
         ws_per_message_deflate=False,
     )
     return uvicorn.Server(config)
+
+
+def _websocket_protocol() -> Any:
+    """The protocol with the fast path, or what this uvicorn has."""
+    try:
+        from jararaca_ws.server import WebSocketProtocol
+    except ImportError as unsuitable:
+        logging.getLogger("jararaca_ws").warning("frames are written the slow way: %s", unsuitable)
+        return "auto"
+    return WebSocketProtocol
 
 
 def _check_port(host: str, port: int) -> None:

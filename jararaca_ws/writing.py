@@ -32,7 +32,7 @@ class DirectFrames(Protocol):
     """What a server offers that lets us write complete frames to the transport of one socket. Nothing waits."""
 
     @property
-    def writable(self) -> bool:
+    def accepts_frames(self) -> bool:
         """False while the transport holds more than its high-water mark, before the handshake, and after the end."""
         ...
 
@@ -143,7 +143,7 @@ class DirectWriter:
         state = connection.state
         if not connection.accepted or state is ConnectionState.CLOSED:
             return
-        if self._frames.writable:
+        if self._frames.accepts_frames:
             batch = connection.outbound.take(_TURN_BYTES)
             if batch:
                 self._frames.write_frames(self._flusher.join(batch, self._frames.window_bits))
@@ -152,7 +152,7 @@ class DirectWriter:
                     return
         if state is ConnectionState.CLOSING and not len(connection.outbound):
             self._close()
-        elif not self._frames.writable and self._stall is None:
+        elif not self._frames.accepts_frames and self._stall is None:
             timeout_s = connection.settings.write_timeout.total_seconds()
             self._stall = asyncio.get_running_loop().call_later(timeout_s, self._stalled)
 
@@ -178,7 +178,7 @@ class DirectWriter:
         self._closed = True
         self._unstall()
         connection = self._connection
-        stuck = not self._frames.writable
+        stuck = not self._frames.accepts_frames
         self._frames.close_frame(connection.close_code or 1000, connection.close_reason)
         if stuck:
             # The close frame waits behind what the peer does not read: it gets its chance, and then the end.

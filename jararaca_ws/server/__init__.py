@@ -1,0 +1,21 @@
+"""uvicorn's WebSocket protocol with a way to write frames straight to the transport.
+
+Chosen with ``uvicorn --ws jararaca_ws.server:WebSocketProtocol``; `jararaca-ws serve` does so by itself.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+# Before, uvicorn's sans-I/O protocol has no write flow control, or is not there at all.
+_LOWEST = (0, 52, 1)
+
+if tuple(int(part) for part in version("uvicorn").split(".")[:3]) < _LOWEST:
+    raise ImportError(
+        f"jararaca_ws.server takes uvicorn >= {'.'.join(map(str, _LOWEST))}, and {version('uvicorn')} is installed: "
+        'pip install "jararaca-ws[server]"'
+    )
+
+from jararaca_ws.server.protocol import WebSocketProtocol  # noqa: E402  # only where it can work
+
+__all__ = ["WebSocketProtocol"]

@@ -1,0 +1,131 @@
+"""The fast path: frames that were encoded, and deflated, once are written to the sockets as they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from jararaca_ws.writing import DIRECT_FRAMES
+
+__all__ = ["WebSocketProtocol"]
+
+SEND_BUFFER_BYTES = int(os.environ.get("JARARACA_WS_SO_SNDBUF", 128 * 1024))
+"""The kernel's send buffer of each socket. Left alone it grows to megabytes, for each reader that has stalled."""
+
+_WINDOW_BITS = 12
+"""4 KiB, as uvicorn has it: a larger window gains little on messages of this size and costs memory."""
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's sans-I/O protocol, which also is the `DirectFrames` of its socket.
+
+    Everything that a handshake, a ping, a fragmented message, an error or a close needs stays uvicorn's. Compression,
+    where it is switched on, is negotiated without context takeover: then a frame means the same to every connection,
+    and is deflated once for all of them (RFC 7692, 7.1.1).
+    """
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        if config.ws_per_message_deflate:
+            self.conn.available_extensions = [
+                ServerPerMessageDeflateFactory(
+                    server_no_context_takeover=True,
+                    client_no_context_takeover=True,
+                    server_max_window_bits=_WINDOW_BITS,
+                    client_max_window_bits=_WINDOW_BITS,
+                    compress_settings={"memLevel": 5},
+                )
+            ]
+        self._writing_paused = False
+        self._window_bits: int | None = None
+        # None until a connection of ours writes here.
+        self._writable_again: Callable[[], None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        raw: socket.socket | None = transport.get_extra_info("socket")
+        if raw is not None and SEND_BUFFER_BYTES > 0:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:  # then it is not refused, and the application will run
+            self._window_bits = _shared_window(self.conn.extensions)
+            scope = cast("dict[str, Any]", self.scope)
+            scope["extensions"][DIRECT_FRAMES] = self
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._writing_paused = False
+        if self._writable_again is not None:
+            self._writable_again()
+
+    # --- DirectFrames -------------------------------------------------------------------------------------------------
+
+    @property
+    def accepts_frames(self) -> bool:
+        """Whether the handshake is over, the socket is not closing, and the transport is below its high-water mark."""
+        return not self._writing_paused and self._open
+
+    @property
+    def _open(self) -> bool:
+        return self.conn.state is State.OPEN and not self.close_sent and not self.transport.is_closing()
+
+    @property
+    def window_bits(self) -> int | None:
+        """The deflate window that frames may be shared with; None where compression was not agreed to."""
+        return self._window_bits
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """Call back each time at which the transport becomes writable again."""
+        self._writable_again = callback
+
+    def write_frames(self, data: bytes) -> None:
+        """Write complete frames. What the transport does not take at once stays in its buffer."""
+        self.transport.write(data)
+
+    def close_frame(self, code: int, reason: str) -> None:
+        """Begin the closing handshake, as uvicorn does for a ``websocket.close``, without waiting for the buffer."""
+        if not self._open:
+            self.transport.close()
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+
+    def abort(self) -> None:
+        """Drop the transport and its buffer at once: a polite close would wait for a peer that does not read."""
+        self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """The peer did not answer a ping: it gets a close frame, and its socket ends although its buffer is full."""
+        super().keepalive_timeout()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(1.0, self.transport.abort)
+
+
+def _shared_window(extensions: list[Any]) -> int | None:
+    for extension in extensions:
+        if isinstance(extension, PerMessageDeflate) and extension.local_no_context_takeover:
+            return int(extension.local_max_window_bits)
+    return None
