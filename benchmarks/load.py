@@ -1,4 +1,4 @@
-"""The load generator: one process, plain sockets and epoll. Reads a job as JSON from stdin, writes the result to stdout.
+"""The load generator: one process, plain sockets and epoll. A job comes as JSON on stdin, the result goes to stdout.
 
 It goes round by round. A round is one tick of the server: it sends, we count frames until all have come, and then ask
 for the next. So no system is ever measured while it queues, and what it costs does not depend on how fast we read.
@@ -228,24 +228,31 @@ class Load:
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
-    def rounds(self, members: int, burst: int, *, room: str = "bench", seconds: float | None = None) -> dict[str, Any]:
+    def rounds(self, members: int, burst: int) -> dict[str, Any]:
         """As many rounds as fit into the time, in segments; the CPU figure is the median of the segments."""
         job = self.job
         per_round = members * burst
-        command = {"do": "round", "room": room, "rooms": job.rooms, "burst": burst, "size": job.size}
+        command = {"do": "round", "room": "bench", "rooms": job.rooms, "burst": burst, "size": job.size}
         self._warm_up(command, per_round)
         self.latencies = array("d")
         cpu_us: list[float] = []
         rounds = received = expected = 0
         wall_s = load_cpu_s = 0.0
         for _ in range(_SEGMENTS):
+            if wall_s > 2 * job.seconds:  # so slow that a single round is longer than a segment
+                break
             before = self.ask(do="usage")
             started, load_cpu, in_segment = time.perf_counter(), time.process_time(), 0
-            deadline = started + (seconds or job.seconds) / _SEGMENTS
+            deadline = started + job.seconds / _SEGMENTS
             while in_segment == 0 or (time.perf_counter() < deadline and rounds < job.max_rounds):
                 self.tell(**command)
                 got = self.collect(per_round, job.patience_s, time.perf_counter())
-                rounds, in_segment, received, expected = rounds + 1, in_segment + 1, received + got, expected + per_round
+                rounds, in_segment, received, expected = (
+                    rounds + 1,
+                    in_segment + 1,
+                    received + got,
+                    expected + per_round,
+                )
                 if got < per_round:
                     raise Failed(_shortfall(rounds, got, per_round, job.patience_s, self.closed))
             wall_s += time.perf_counter() - started
@@ -268,11 +275,14 @@ class Load:
         }
 
     def _warm_up(self, command: dict[str, Any], per_round: int) -> None:
+        started = time.perf_counter()
         for _ in range(_WARM_UP_ROUNDS):
             self.tell(**command)
             got = self.collect(per_round, self.job.patience_s)
             if got < per_round:
                 raise Failed(_shortfall(0, got, per_round, self.job.patience_s, self.closed))
+            if time.perf_counter() - started > self.job.seconds:
+                break
 
 
 def _shortfall(rounds: int, got: int, wanted: int, patience_s: float, closed: int) -> str:

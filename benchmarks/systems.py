@@ -167,9 +167,7 @@ _CHANNELS_MEMORY = System(
 def _through_redis(system: System) -> System:
     from dataclasses import replace
 
-    return replace(
-        system, name=f"{system.name}-redis", title=system.title.replace(", memory", ", Redis"), redis=True
-    )
+    return replace(system, name=f"{system.name}-redis", title=system.title.replace(", memory", ", Redis"), redis=True)
 
 
 SYSTEMS = [

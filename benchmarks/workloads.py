@@ -16,19 +16,8 @@ def _everybody(system: System) -> str | None:
     return None
 
 
-def _one_variant(system: System) -> str | None:
-    """Memory where a system has it; what Redis adds there is in the other tables."""
-    if system.redis and not system.is_ours and system.name != "jararaca":
-        return "measured with its memory backend"
-    return None
-
-
-def _through_redis(system: System) -> str | None:
-    return None if system.redis else "nothing is published to a broker"
-
-
 def _with_rooms(system: System) -> str | None:
-    return "it has no rooms: they are a dict of the benchmark's" if system.own_rooms else _one_variant(system)
+    return "it has no rooms: they are a dict of the benchmark's" if system.own_rooms else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +27,9 @@ class Workload:
     Attributes:
         job: fields of load.Job.
         quick: those that are different in a smoke run.
-        absent: why a system has no figures here; None where it has.
+        absent: why a system cannot do it; None where it can.
+        both_backends: whether a peer that has a memory backend and a Redis one is measured with both.
+        through_redis: only systems whose messages go through Redis.
     """
 
     name: str
@@ -48,6 +39,14 @@ class Workload:
     job: dict[str, Any]
     quick: dict[str, Any]
     absent: Callable[[System], str | None] = _everybody
+    both_backends: bool = True
+    through_redis: bool = False
+
+    def includes(self, system: System) -> bool:
+        """Whether it has a line in the table, be it a dash."""
+        if self.through_redis:
+            return system.redis
+        return self.both_backends or system.is_ours or not system.name.endswith("-redis")
 
     def job_for(self, system: System, *, quick: bool) -> dict[str, Any]:
         job = {**self.job, **(self.quick if quick else {})}
@@ -76,7 +75,7 @@ WORKLOADS = [
         kind="fanout",
         job={"connections": 5000, "seconds": 1.5},
         quick={"connections": 40, "seconds": 0.1, "max_rounds": 10},
-        absent=_one_variant,
+        both_backends=False,
     ),
     Workload(
         name="burst",
@@ -93,7 +92,7 @@ WORKLOADS = [
         kind="fanout",
         job={"connections": 500, "deflate": True, "seconds": 1.0},
         quick={"connections": 20, "seconds": 0.1, "max_rounds": 10},
-        absent=_one_variant,
+        both_backends=False,
     ),
     Workload(
         name="solo-rooms",
@@ -110,7 +109,7 @@ WORKLOADS = [
         kind="publish",
         job={"connections": 0, "senders": 100, "each": 100},
         quick={"senders": 5, "each": 4},
-        absent=_through_redis,
+        through_redis=True,
     ),
     Workload(
         name="publish-local",
@@ -119,7 +118,7 @@ WORKLOADS = [
         kind="publish",
         job={"connections": 1, "senders": 100, "each": 100},
         quick={"senders": 5, "each": 4},
-        absent=_through_redis,
+        through_redis=True,
     ),
     Workload(
         name="stalled",
@@ -129,7 +128,7 @@ WORKLOADS = [
         kind="stalled",
         job={"connections": 500, "size": 16384, "seconds": 2.0, "patience_s": 3.0},
         quick={"connections": 20, "size": 16384, "seconds": 0.1, "max_rounds": 10},
-        absent=_one_variant,
+        both_backends=False,
     ),
     Workload(
         name="idle",
@@ -139,7 +138,7 @@ WORKLOADS = [
         kind="idle",
         job={"connections": 10_000},
         quick={"connections": 50},
-        absent=_one_variant,
+        both_backends=False,
     ),
     Workload(
         name="rooms",
@@ -149,5 +148,6 @@ WORKLOADS = [
         job={"connections": 10, "others": 1000, "extra": 99, "each": 1000},
         quick={"connections": 5, "others": 20, "extra": 9, "each": 20},
         absent=_with_rooms,
+        both_backends=False,
     ),
 ]

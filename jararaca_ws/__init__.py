@@ -28,6 +28,7 @@ from jararaca_ws.context import (
     use_ws_manager,
     use_ws_message_sender,
 )
+from jararaca_ws.delivery import Delivery, ephemeral, latest
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
@@ -105,11 +106,14 @@ __all__ = [
     "CloseCode",
     "ConnectionSettings",
     "ConnectionState",
+    "Delivery",
     "WebSocketConnection",
     "WebSocketConnectionManager",
     "WebSocketEndpoint",
     "WebSocketMessage",
     "WebSocketMessageBase",
+    "ephemeral",
+    "latest",
     # backends
     "BatchingBackend",
     "BroadcastFunc",

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from jararaca_ws.errors import ConnectionClosed, InvalidMessage, NotBound
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, Frame, decode, encode
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
 
 __all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection"]
@@ -100,6 +100,7 @@ class WebSocketConnection:
         #: Called, synchronously, when something was queued and when the state has changed.
         self.wake: Callable[[], None] = _nobody_writes_yet
         self._strikes = 0
+        self._evicted_told = 0
         # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
         self._closing = False
         # None until a manager has taken the connection in.
@@ -244,6 +245,12 @@ class WebSocketConnection:
                 return
             await self.outbound.wait_for_space()
         raise self.end()
+
+    def tell_evicted(self) -> None:
+        """Queue word of the frames that were dropped since the last time, for a client that understands it."""
+        count = self.outbound.evicted - self._evicted_told
+        if count and self.understands_control and self.outbound.append(encode(Dropped(count=count))):
+            self._evicted_told = self.outbound.evicted
 
     def end(self) -> ConnectionClosed:
         """The error that says that, and how, this connection is closed."""

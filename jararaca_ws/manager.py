@@ -35,10 +35,14 @@ SCOPE_KEY = "jararaca_ws.connection"
 
 
 class Publication(NamedTuple):
-    """A checked and encoded message on its way to rooms."""
+    """A checked and encoded message on its way to rooms.
+
+    Attributes:
+        payload: what the backend carries.
+    """
 
     rooms: list[str]
-    frame: Frame
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class Counters:
         overflows: connections closed with 4008.
         gaps: times at which the backend may have missed something.
         dropped: frames of the backend that were not text, and so were delivered to nobody.
+        conflated, evicted: queued frames that a newer one replaced (`latest`), or that made room for one
+            (``drop_oldest``).
     """
 
     sent: int = 0
@@ -58,6 +64,8 @@ class Counters:
     overflows: int = 0
     gaps: int = 0
     dropped: int = 0
+    conflated: int = 0
+    evicted: int = 0
 
 
 class WebSocketConnectionManager:
@@ -238,6 +246,8 @@ class WebSocketConnectionManager:
 
     def _closed(self, connection: WebSocketConnection) -> None:
         self.counters.overflows += connection.overflowed
+        self.counters.conflated += connection.outbound.conflated
+        self.counters.evicted += connection.outbound.evicted
         self._let_go(connection)
 
     def _let_go(self, connection: WebSocketConnection) -> None:
@@ -278,17 +288,18 @@ class WebSocketConnectionManager:
             BackendUnavailable: the backend did not accept it.
         """
         if isinstance(message, bytes):
-            frame = Frame.of_text(message)
+            message.decode()
+            frame = Frame(message)
             if frame.size > self.settings.max_queue_bytes:
                 raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
         else:
             frame = self._encode(message)
-        await self.backend.broadcast(frame.data)
+        await self.backend.broadcast(frame.payload)
         self.counters.sent += 1
 
     def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase) -> Publication:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
-        return Publication(check_rooms(rooms), self._encode(message))
+        return Publication(check_rooms(rooms), self._encode(message).payload)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Hand prepared messages to the backend, in order.
@@ -297,10 +308,10 @@ class WebSocketConnectionManager:
             BackendUnavailable: at least one was not accepted; those before it may have been.
         """
         if self._batcher is not None:
-            await self._batcher.send_many([(rooms, frame.data) for rooms, frame in publications])
+            await self._batcher.send_many(publications)
         else:
-            for rooms, frame in publications:
-                await self.backend.send(rooms, frame.data)
+            for rooms, payload in publications:
+                await self.backend.send(rooms, payload)
         self.counters.sent += len(publications)
 
     def _encode(self, message: WebSocketMessageBase) -> Frame:
@@ -327,12 +338,10 @@ class WebSocketConnectionManager:
         if not connections:
             return
         try:
-            frame = Frame.of_text(message)
-        except UnicodeDecodeError:
+            frame = Frame.of_payload(message)
+        except ValueError:
             self.counters.dropped += 1
-            _log.warning(
-                "dropped a frame of %d bytes that is not UTF-8, %d so far", len(message), self.counters.dropped
-            )
+            _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self.counters.dropped)
             return
         delivered = 0
         for connection in connections:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from jararaca_ws.context import use_ws_manager, use_ws_message_sender
+from jararaca_ws.delivery import Delivery, ephemeral
 from jararaca_ws.errors import ConfigurationError, DuplicateMessageId, quoted
 
 __all__ = ["UNSET_MESSAGE_ID", "WebSocketMessage", "WebSocketMessageBase", "check_message_ids", "message_class"]
@@ -26,7 +27,8 @@ _class_of_id: weakref.WeakValueDictionary[str, type[WebSocketMessageBase]] = wea
 class WebSocketMessageBase(BaseModel):
     """What travels in an envelope: a pydantic model with a ``MESSAGE_ID``.
 
-    A class without a ``MESSAGE_ID`` may exist, as an abstract base, but cannot be sent. A subclass inherits the id
+    ``DELIVERY`` says what becomes of it when a reader is slow: see `ephemeral` and `latest`. A class without a
+    ``MESSAGE_ID`` may exist, as an abstract base, but cannot be sent. A subclass inherits the id
     of its parent. NaN and infinity are refused: JSON has no word for them.
 
     Raises:
@@ -37,6 +39,7 @@ class WebSocketMessageBase(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
 
     MESSAGE_ID: ClassVar[str] = UNSET_MESSAGE_ID
+    DELIVERY: ClassVar[Delivery] = ephemeral()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

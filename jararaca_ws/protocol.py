@@ -20,15 +20,18 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic_core import from_json, to_json
 
+from jararaca_ws.delivery import header_of, policy_of, split
 from jararaca_ws.errors import InvalidMessage, MessageIdUnset, MessageNotEncodable, quoted
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase, message_class
 
 __all__ = [
     "SUBPROTOCOL",
     "CloseCode",
+    "Dropped",
     "ErrorMessage",
     "Frame",
     "Gap",
+    "Shutdown",
     "decode",
     "decode_publication",
     "encode",
@@ -66,31 +69,41 @@ class Frame:
 
     Attributes:
         data: UTF-8 text, or any bytes where ``binary``.
+        drop_oldest: whether it may be dropped for a newer frame when an outbound queue is full.
+        key: None, or what a newer frame with the same key replaces it by in an outbound queue.
     """
 
-    __slots__ = ("_text", "_wires", "binary", "data")
+    __slots__ = ("_text", "_wires", "binary", "data", "drop_oldest", "key")
 
     #: What a queued frame costs beside its bytes; counted, so that empty frames are bounded too.
     OVERHEAD: ClassVar[int] = 64
 
-    def __init__(self, data: bytes, *, binary: bool = False) -> None:
+    def __init__(self, data: bytes, *, binary: bool = False, drop_oldest: bool = False, key: str | None = None) -> None:
         self.data = data
         self.binary = binary
+        self.drop_oldest = drop_oldest
+        self.key = key
         # None until a server that wants text asks for it.
         self._text: str | None = None
         # The frame as RFC 6455 has it, by deflate window (None: not compressed); None until a server asks for it.
         self._wires: dict[int | None, bytes] | None = None
 
     @classmethod
-    def of_text(cls, data: bytes) -> Frame:
-        """A text frame.
+    def of_payload(cls, payload: bytes) -> Frame:
+        """The text frame that came through a backend, with its delivery policy.
 
         Raises:
-            UnicodeDecodeError: the bytes are not UTF-8.
+            ValueError: its header is none, or its bytes are not UTF-8.
         """
-        frame = cls(data)
+        drop_oldest, key, data = split(payload)
+        frame = cls(data, drop_oldest=drop_oldest, key=key)
         frame._text = data.decode()
         return frame
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes that a backend carries: the frame's, after its delivery policy where that is not the usual one."""
+        return header_of(self.drop_oldest, self.key, self.data) + self.data
 
     @property
     def text(self) -> str:
@@ -148,6 +161,22 @@ class Gap(WebSocketMessageBase):
     room: str | None
 
 
+class Dropped(WebSocketMessageBase):
+    """Control message: this many messages were dropped here, because the client reads too slowly for all."""
+
+    MESSAGE_ID: ClassVar[str] = "jararaca.dropped"
+
+    count: int
+
+
+class Shutdown(WebSocketMessageBase):
+    """Control message: the instance goes away. The client comes back after this time, so that not all do at once."""
+
+    MESSAGE_ID: ClassVar[str] = "jararaca.shutdown"
+
+    retry_after_ms: int
+
+
 class ErrorMessage(WebSocketMessageBase):
     """Control message: what the client sent was refused. Never holds what it sent.
 
@@ -186,7 +215,11 @@ def encode(message: WebSocketMessageBase) -> Frame:
         raise MessageNotEncodable(cls, quoted(str(error))) from error
     if b"NaN" in body or b"Infinity" in body or b"null" in body:
         _refuse_non_finite(message, body)
-    return Frame(_head(cls.MESSAGE_ID) + body + b"}")
+    try:
+        drop_oldest, key = policy_of(cls.DELIVERY, cls.MESSAGE_ID, message)
+    except (AttributeError, ValueError) as error:
+        raise MessageNotEncodable(cls, quoted(str(error))) from error
+    return Frame(_head(cls.MESSAGE_ID) + body + b"}", drop_oldest=drop_oldest, key=key)
 
 
 def _refuse_non_finite(message: WebSocketMessageBase, body: bytes) -> None:

@@ -16,51 +16,105 @@ class OutboundQueue:
     """Frames that wait for the writer, bounded in bytes.
 
     Appending is synchronous and never waits, so that delivery to many connections is one loop without an await.
+
+    Attributes:
+        size: bytes queued, the overhead of each frame included.
+        conflated: frames that a newer one with the same key has replaced.
+        evicted: frames that were dropped for newer ones.
     """
 
-    __slots__ = ("_frames", "_space", "limit_bytes", "size")
+    __slots__ = ("_frames", "_latest", "_space", "_stale", "conflated", "evicted", "limit_bytes", "size")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.size = 0
+        self.conflated = 0
+        self.evicted = 0
         self._frames: deque[Frame] = deque()
         self._space = asyncio.Event()
+        # By key, the queued frame that is the newest. Frames that were replaced stay in the deque until they are
+        # reached, or until they are the most of it; they are told by their id, because a frame is shared by queues.
+        self._latest: dict[str, Frame] = {}
+        self._stale: set[int] = set()
 
     def append(self, frame: Frame, limit_bytes: int | None = None) -> bool:
         """Queue a frame; False, and nothing queued, when it does not fit under the limit (the queue's where None).
 
-        A frame larger than the whole limit fits where nothing else waits.
+        A frame larger than the whole limit fits where nothing else waits. Under the queue's own limit, a frame that
+        may be dropped makes room for itself by dropping older ones of its kind.
         """
-        if self._frames and self.size + frame.size > (limit_bytes or self.limit_bytes):
+        limit = limit_bytes or self.limit_bytes
+        if frame.key is not None:
+            self._replace(frame.key)
+        excess = self.size + frame.size - limit
+        if excess > 0 and self._frames and not (frame.drop_oldest and limit_bytes is None and self._evict(excess)):
             return False
+        if frame.key is not None:
+            self._latest[frame.key] = frame
         self._frames.append(frame)
         self.size += frame.size
         return True
 
-    def popleft(self) -> Frame:
-        frame = self._frames.popleft()
+    def _replace(self, key: str) -> None:
+        older = self._latest.pop(key, None)
+        if older is None:
+            return
+        self.size -= older.size
+        self.conflated += 1
+        self._stale.add(id(older))
+        if len(self._stale) > 16 and len(self._stale) * 2 > len(self._frames):
+            self._frames = deque(frame for frame in self._frames if id(frame) not in self._stale)
+            self._stale.clear()
+
+    def _evict(self, excess: int) -> bool:
+        """Drop the oldest frames that may be dropped until ``excess`` bytes are free; False when there are too few."""
+        kept: list[Frame] = []
+        while excess > 0 and self._frames:
+            frame = self._frames.popleft()
+            if not frame.drop_oldest or id(frame) in self._stale:
+                kept.append(frame)
+            elif not self._is_stale(frame):
+                excess -= frame.size
+                self.evicted += 1
+        self._frames.extendleft(reversed(kept))
+        return excess <= 0
+
+    def _is_stale(self, frame: Frame) -> bool:
+        """Whether a frame that has left the deque was replaced by a newer one. Asked once for each."""
+        if id(frame) in self._stale:
+            self._stale.discard(id(frame))
+            return True
+        if frame.key is not None:
+            self._latest.pop(frame.key, None)
         self.size -= frame.size
-        self._space.set()
-        return frame
+        return False
 
     def take(self, max_bytes: int) -> list[Frame]:
         """Take frames from the front: at least one where there is one, and no more once ``max_bytes`` are reached."""
         frames = self._frames
-        if self.size <= max_bytes:
+        if self.size <= max_bytes and not self._stale:
             batch = list(frames)
             self.clear()
             return batch
         batch = []
         taken = 0
         while frames and taken < max_bytes:
-            taken += frames[0].size
-            batch.append(self.popleft())
+            frame = frames.popleft()
+            if not self._is_stale(frame):
+                taken += frame.size
+                batch.append(frame)
+        self._space.set()
         return batch
 
     def clear(self) -> None:
         self._frames.clear()
+        self._latest.clear()
+        self._stale.clear()
         self.size = 0
         self._space.set()
+
+    def __len__(self) -> int:
+        return len(self._frames) - len(self._stale)
 
     def wake(self) -> None:
         """Let those who wait for space look again: the connection is closing."""
@@ -70,9 +124,6 @@ class OutboundQueue:
         """Wait until something has left the queue, or `wake` was called."""
         self._space.clear()
         await self._space.wait()
-
-    def __len__(self) -> int:
-        return len(self._frames)
 
 
 class InboundQueue:

@@ -144,6 +144,7 @@ class DirectWriter:
         if not connection.accepted or state is ConnectionState.CLOSED:
             return
         if self._frames.accepts_frames:
+            connection.tell_evicted()
             batch = connection.outbound.take(_TURN_BYTES)
             if batch:
                 self._frames.write_frames(self._flusher.join(batch, self._frames.window_bits))
@@ -228,17 +229,16 @@ class TaskWriter:
 
     async def _write_queued(self) -> None:
         outbound = self._connection.outbound
+        self._connection.tell_evicted()
         try:
             async with asyncio.timeout(self._connection.settings.write_timeout.total_seconds()) as self._deadline:
                 # Not more than what is queued now: the deadline is for these bytes.
                 for _ in range(len(outbound)):
-                    if not len(outbound):  # cleared meanwhile
-                        break
-                    frame = outbound.popleft()
-                    if frame.binary:
-                        await self._send({"type": "websocket.send", "bytes": frame.data})
-                    else:
-                        await self._send({"type": "websocket.send", "text": frame.text})
+                    for frame in outbound.take(1):
+                        if frame.binary:
+                            await self._send({"type": "websocket.send", "bytes": frame.data})
+                        else:
+                            await self._send({"type": "websocket.send", "text": frame.text})
         except TimeoutError:
             self._connection.slow("it did not take what was sent within the write timeout")
         finally:

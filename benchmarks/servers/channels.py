@@ -29,7 +29,7 @@ async def send(room: str, text: str) -> None:
     await get_channel_layer().group_send(room, {"type": "bench.text", "text": text})
 
 
-control = Control(send)
+control = Control(send, side_by_side=50 if REDIS_URL else 1)
 
 
 class Listener(AsyncWebsocketConsumer):

@@ -31,7 +31,10 @@ REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
 """Empty: the system's own memory backend."""
 
 _TEXTS = 64
-_WORDS = "room user sends typed text late green small harbour forty seven answer maybe window letter found".split()
+_WORDS = (
+    *("room", "user", "sends", "typed", "text", "late", "green", "small"),
+    *("harbour", "forty", "seven", "answer", "maybe", "window", "letter", "found"),
+)
 
 
 def rooms_of(query: str) -> list[str]:
@@ -47,16 +50,16 @@ class Control:
     Args:
         send: one text to one room, by the system's public API.
         envelope: bytes that the system adds to the text in the frame. A frame's payload has the same size everywhere.
-        together: the messages of one tick are sent side by side, as by concurrent requests: for a system whose
-            `send` waits for Redis. Otherwise one after another.
+        side_by_side: how many sends of one tick are awaited together, as by that many concurrent requests: for a
+            system whose `send` waits for Redis.
     """
 
-    def __init__(self, send: Callable[[str, str], Awaitable[Any]], *, envelope: int = 0, together: bool = False) -> None:
+    def __init__(self, send: Callable[[str, str], Awaitable[Any]], *, envelope: int = 0, side_by_side: int = 1) -> None:
         self.joined = 0
         self.left = 0
         self._send = send
         self._envelope = envelope
-        self._together = together
+        self._side_by_side = side_by_side
         self._texts: dict[int, list[str]] = {}
         self._sent = 0
 
@@ -87,18 +90,19 @@ class Control:
         return used | {"rss": pages * resource.getpagesize(), "after_cpu_s": time.process_time()}
 
     async def _wait(self, joined: int, left: int) -> dict[str, float]:
-        while self.joined < joined or self.left < left:
+        while self.joined < joined or self.left < left:  # noqa: ASYNC110 - servers only count
             await asyncio.sleep(0.005)
         return await self._usage()
 
     async def _round(self, room: str, rooms: int = 0, burst: int = 1, size: int = 128) -> None:
         targets = [f"{room}{number}" for number in range(rooms)] if rooms else [room]
         sends = [(target, self._text(size)) for _ in range(burst) for target in targets]
-        if self._together and len(sends) > 1:
-            await asyncio.gather(*[self._send(target, text) for target, text in sends])
-        else:
+        if self._side_by_side == 1 or len(sends) == 1:
             for target, text in sends:
                 await self._send(target, text)
+            return
+        for start in range(0, len(sends), self._side_by_side):
+            await asyncio.gather(*[self._send(*send) for send in sends[start : start + self._side_by_side]])
 
     async def _sends(self, room: str, senders: int, each: int, size: int = 128) -> dict[str, float]:
         started, cpu = time.perf_counter(), time.process_time()

@@ -35,9 +35,8 @@ async def send(room: str, text: str) -> None:
     await managers[0].send([room], Text(text=text))
 
 
-# Its frame has the same envelope as ours. One send after another: each takes a connection of redis-py's pool, and side
-# by side they cost more.
-control = Control(send, envelope=len('{"MESSAGE_ID":"bench","message":{"text":""}}'))
+# Its frame has the same envelope as ours. Each send takes a connection of redis-py's pool.
+control = Control(send, envelope=len('{"MESSAGE_ID":"bench","message":{"text":""}}'), side_by_side=50)
 
 
 @RestController("/bench")

@@ -33,7 +33,7 @@ async def send(room: str, text: str) -> None:
     await websockets.manager.send([room], Text(text=text))
 
 
-control = Control(send, envelope=len(encode(Text(text="")).data), together=bool(REDIS_URL))
+control = Control(send, envelope=len(encode(Text(text="")).data), side_by_side=500 if REDIS_URL else 1)
 
 
 @RestController()

@@ -19,7 +19,7 @@ async def send(room: str, text: str) -> None:
     await server.emit("m", text, room=room)
 
 
-control = Control(send, envelope=len('42["m",""]'))
+control = Control(send, envelope=len('42["m",""]'), side_by_side=50 if REDIS_URL else 1)
 
 
 @server.event

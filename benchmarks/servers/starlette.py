@@ -1,6 +1,7 @@
 """What one writes without a library: FastAPI endpoints, a dict of sets, and a loop over `send_text`."""
 
 from collections import defaultdict
+from contextlib import suppress
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
@@ -25,15 +26,12 @@ async def listen(websocket: WebSocket) -> None:
     for room in joined:
         rooms[room].add(websocket)
     control.joined += 1
-    try:
+    with suppress(WebSocketDisconnect):
         while True:
             await websocket.receive_text()
-    except WebSocketDisconnect:
-        pass
-    finally:
-        for room in joined:
-            rooms[room].discard(websocket)
-        control.left += 1
+    for room in joined:
+        rooms[room].discard(websocket)
+    control.left += 1
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class RedisWebSocketConnectionBackend:
         connect_timeout: for a connection to be made.
         publish_timeout: for a pipeline to be answered.
         subscribe_timeout: for a subscription to be confirmed; reconnecting included.
+        unsubscribe_linger: how long a room that has emptied stays subscribed, in case it fills again.
         max_pending_bytes: of payloads that wait to be published; more are refused at once.
 
     Attributes:
@@ -63,6 +64,7 @@ class RedisWebSocketConnectionBackend:
         connect_timeout: timedelta = timedelta(seconds=3),
         publish_timeout: timedelta = timedelta(seconds=5),
         subscribe_timeout: timedelta = timedelta(seconds=5),
+        unsubscribe_linger: timedelta = timedelta(seconds=1),
         max_pending_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self._prefix = f"{send_pubsub_channel}:".encode()
@@ -85,6 +87,7 @@ class RedisWebSocketConnectionBackend:
             probe_channel=self._broadcast_channel + b":probe:" + secrets.token_hex(8).encode(),
             probe_interval=probe_interval,
             timeout=subscribe_timeout,
+            linger=unsubscribe_linger,
         )
         # None before configure and after shutdown.
         self._broadcast_func: BroadcastFunc | None = None

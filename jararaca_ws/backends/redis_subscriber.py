@@ -47,6 +47,7 @@ class RedisSubscriber:
         probe_channel: bytes,
         probe_interval: timedelta,
         timeout: timedelta,
+        linger: timedelta,
     ) -> None:
         self.lag_s: float | None = None
         self.link = link
@@ -56,6 +57,12 @@ class RedisSubscriber:
         self._probe_channel = probe_channel
         self._probe_interval_s = probe_interval.total_seconds()
         self._timeout_s = timeout.total_seconds()
+        self._linger_s = linger.total_seconds()
+        # Channels that nobody wants any more, and since when: oldest first. They are kept for the linger, so that a
+        # room that empties and fills again does not go back and forth.
+        self._leaving: dict[bytes, float] = {}
+        # None while no channel is leaving.
+        self._timer: asyncio.TimerHandle | None = None
         self._wanted: set[bytes] = set()
         self._reset()
         # Subscribed when the connection was lost, and not yet again.
@@ -96,6 +103,10 @@ class RedisSubscriber:
     async def stop(self) -> None:
         """Leave no task and no connection behind; fail who waits for a confirmation."""
         await self._task.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._leaving.clear()
         self._wanted.clear()
         self._lost.clear()
         confirmations, self._confirmations = self._confirmations, {}
@@ -125,15 +136,37 @@ class RedisSubscriber:
             raise BackendUnavailable(f"Redis did not confirm a subscription within {self._timeout_s:g} s") from None
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
-        """Want channels no more."""
+        """Want channels no more. Redis is told after the linger, where they are still not wanted."""
+        now = asyncio.get_running_loop().time()
         for channel in channels:
             self._wanted.discard(channel)
             self._lost.discard(channel)
-            self._touch(channel)
+            self._leaving.pop(channel, None)
+            self._leaving[channel] = now
             confirmation = self._confirmations.pop(channel, None)
             if confirmation is not None and not confirmation.done():
                 confirmation.set_result(None)  # whoever waits has left the room, and sees that
         self._report_healed()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Tell Redis of the channels whose linger is over, and look again when the next one's is."""
+        loop = asyncio.get_running_loop()
+        while self._leaving:
+            channel, since = next(iter(self._leaving.items()))
+            if channel in self._wanted:
+                del self._leaving[channel]
+            elif since + self._linger_s <= loop.time():
+                del self._leaving[channel]
+                self._touch(channel)
+            else:
+                if self._timer is None:
+                    self._timer = loop.call_at(since + self._linger_s, self._linger_over)
+                return
+
+    def _linger_over(self) -> None:
+        self._timer = None
+        self._let_go()
 
     def _is_confirmed(self, channel: bytes) -> bool:
         # An UNSUBSCRIBE that was wished for but is not under way will not be sent: the channel is wanted again.

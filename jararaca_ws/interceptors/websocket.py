@@ -107,4 +107,4 @@ class _StagingSender:
 
     async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
         publication = self._manager.prepare(rooms, message)
-        self._stage.add(publication, publication.frame.size)
+        self._stage.add(publication, len(publication.payload))

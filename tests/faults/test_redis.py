@@ -219,7 +219,7 @@ async def test_an_instance_is_subscribed_to_exactly_the_rooms_that_it_wants(redi
     rooms = [f"room-{n}" for n in range(3000)]
     wanted = {f"jararaca:websocket:send:{room}".encode() for room in rooms}
     always = {b"jararaca:websocket:broadcast"}
-    backend = make(redis_server)
+    backend = make(redis_server, unsubscribe_linger=timedelta(0))
     async with started(backend) as one, admin(redis_server) as client:
         await one.subscribe(*rooms)
         assert await channels(client) == wanted | always
@@ -233,6 +233,35 @@ async def test_an_instance_is_subscribed_to_exactly_the_rooms_that_it_wants(redi
             await channels(client)
             == {f"jararaca:websocket:send:{room}".encode() for room in rooms[2000:]} | always | last
         )
+
+
+async def test_a_room_that_flaps_is_not_subscribed_again_and_again(redis_server: RedisServer):
+    backend = make(redis_server, unsubscribe_linger=timedelta(milliseconds=300))
+    async with started(backend) as one, admin(redis_server) as client:
+        before = (await client.info("commandstats")).get("cmdstat_subscribe", {}).get("calls", 0)
+        for _ in range(200):
+            await one.subscribe("flapping")
+            backend.unsubscribe(["flapping"])
+        assert b"jararaca:websocket:send:flapping" in await channels(client)
+        async with asyncio.timeout(10):
+            while b"jararaca:websocket:send:flapping" in await channels(client):  # noqa: ASYNC110  # Redis knows
+                await asyncio.sleep(0.02)
+        stats = await client.info("commandstats")
+        assert stats["cmdstat_subscribe"]["calls"] - before <= 2
+        assert stats["cmdstat_unsubscribe"]["calls"] == 1
+
+
+async def test_a_join_storm_of_10_000_rooms_does_not_stall_delivery(redis_server: RedisServer):
+    async with started(make(redis_server)) as one, admin(redis_server) as client:
+        await one.subscribe("busy")
+        joining = asyncio.ensure_future(one.subscribe(*(f"storm-{n}" for n in range(10_000))))
+        for n in range(50):
+            await one.backend.send(["busy"], b"%d" % n)
+        await one.until(lambda: len(one.sent) == 50)
+        await joining
+        assert len(await channels(client)) == 10_002  # the rooms, and broadcasts
+        calls = (await client.info("commandstats"))["cmdstat_subscribe"]["calls"]
+        assert calls <= 10_000 / 500 + 5
 
 
 async def test_after_shutdown_redis_sees_no_connection_of_ours(redis_server: RedisServer):

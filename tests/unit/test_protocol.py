@@ -201,10 +201,10 @@ class TestFrame:
         assert frame.text == "größe"
         assert frame.text is frame.text
 
-    def test_of_text_refuses_what_is_not_utf_8(self):
+    def test_of_payload_refuses_what_is_not_utf_8(self):
         with pytest.raises(UnicodeDecodeError):
-            Frame.of_text(b"\xff")
-        assert Frame.of_text(b"x").text == "x"
+            Frame.of_payload(b"\xff")
+        assert Frame.of_payload(b"x").text == "x"
 
 
 BAD_REQUESTS = {

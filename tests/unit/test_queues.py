@@ -36,24 +36,24 @@ class TestOutbound:
         frames = [frame(100), frame(200), frame(300)]
         for each in frames:
             queue.append(each)
-        assert [queue.popleft() for _ in frames] == frames
+        assert [queue.take(1)[0] for _ in frames] == frames
         assert (len(queue), queue.size) == (0, 0)
 
     async def test_a_frame_larger_than_the_limit_fits_alone(self):
         queue = OutboundQueue(1000)
         assert queue.append(frame(5000))
         assert not queue.append(frame(100))
-        queue.popleft()
+        queue.take(1)[0]
         assert queue.append(frame(100))
 
-    @pytest.mark.parametrize("way", ["popleft", "clear", "wake"])
+    @pytest.mark.parametrize("way", ["take", "clear", "wake"])
     async def test_all_who_wait_for_space_are_woken(self, way: str):
         queue = OutboundQueue(1000)
         queue.append(frame(1000))
         waiting = [asyncio.create_task(queue.wait_for_space()) for _ in range(3)]
         await turns()
         assert not any(task.done() for task in waiting)
-        getattr(queue, way)()
+        queue.take(10_000) if way == "take" else getattr(queue, way)()
         await asyncio.wait_for(asyncio.gather(*waiting), 5)
         assert len(queue) == (1 if way == "wake" else 0)
 

@@ -31,7 +31,7 @@ BROADCAST = b"jararaca:websocket:broadcast"
 @asynccontextmanager
 async def started(server: fakeredis.FakeServer | None = None, **options: Any) -> AsyncIterator[Recorder]:
     conn = fakeredis.FakeAsyncRedis(server=server or fakeredis.FakeServer())
-    recorder = Recorder(RedisWebSocketConnectionBackend(conn=conn, **options))
+    recorder = Recorder(RedisWebSocketConnectionBackend(conn=conn, **{"unsubscribe_linger": timedelta(0), **options}))
     await recorder.start()
     try:
         yield recorder

@@ -1,0 +1,102 @@
+"""Delivery policies: what becomes of a message whose reader is slow. Part of the message type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from jararaca_ws.errors import ConfigurationError
+
+__all__ = ["Delivery", "ephemeral", "header_of", "latest", "policy_of", "split"]
+
+_MAX_KEY_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How messages of one type are delivered to a reader that does not keep up. Made by `ephemeral` and `latest`.
+
+    Attributes:
+        drop_oldest: the oldest queued messages of such types make room for newer ones.
+        key: None, or what tells messages apart of which a slow reader needs only the newest.
+    """
+
+    drop_oldest: bool = False
+    key: Callable[[Any], object] | None = None
+
+
+def ephemeral(*, drop_oldest: bool = False) -> Delivery:
+    """Delivered at most once, and kept nowhere.
+
+    A reader so slow that its outbound queue overflows is closed with 4008. With ``drop_oldest`` it stays, and loses
+    the oldest queued messages that allow it; they are counted, and a client that understands control messages is told
+    how many with ``jararaca.dropped``.
+    """
+    return Delivery(drop_oldest=drop_oldest)
+
+
+def latest(*, key: str | Callable[[Any], object]) -> Delivery:
+    """Only the newest message counts: of the queued messages with one key, a slow reader gets the last one.
+
+    Args:
+        key: the name of a field, or a function of the message; ``str()`` of its value is the key, within the
+            ``MESSAGE_ID``. At most 255 bytes.
+    """
+    if isinstance(key, str):
+        name = key
+        if not name.isidentifier():
+            raise ConfigurationError(f"latest(key={key!r}) does not name a field", "give a field's name or a function")
+        return Delivery(key=lambda message: getattr(message, name))
+    return Delivery(key=key)
+
+
+# --- how it travels ---------------------------------------------------------------------------------------------------
+#
+# A backend carries bytes and knows nothing of policies. A message with the usual policy travels as its frame, which is
+# JSON text; any other has one line before it, which begins with a byte that no JSON text begins with.
+
+_MARK = b"\x01"
+_header = TypeAdapter(tuple[bool, str | None])
+
+
+def policy_of(policy: Delivery, message_id: str, message: object) -> tuple[bool, str | None]:
+    """Whether older frames may be dropped for this message, and the key that its newer ones replace it by.
+
+    Raises:
+        ValueError: the key is too long.
+    """
+    if policy.key is None:
+        return policy.drop_oldest, None
+    key = f"{message_id}:{policy.key(message)}"
+    if len(key.encode()) > _MAX_KEY_BYTES + len(message_id.encode()) + 1:
+        raise ValueError(f"its key is longer than {_MAX_KEY_BYTES} bytes")
+    return policy.drop_oldest, key
+
+
+def header_of(drop_oldest: bool, key: str | None, data: bytes) -> bytes:
+    """What goes before a frame's bytes on their way through a backend: nothing, for the usual policy."""
+    if not drop_oldest and key is None and not data.startswith(_MARK):
+        return b""
+    return _MARK + to_json((drop_oldest, key)) + b"\n"
+
+
+def split(payload: bytes) -> tuple[bool, str | None, bytes]:
+    """Whether it may be dropped, its key, and the frame's bytes.
+
+    Raises:
+        ValueError: it begins like a header and is none.
+    """
+    if not payload.startswith(_MARK):
+        return False, None, payload
+    header, newline, data = payload[1:].partition(b"\n")
+    if not newline:
+        raise ValueError("a header without a frame")
+    try:
+        drop_oldest, key = _header.validate_json(header)
+    except ValidationError as error:
+        raise ValueError("not a header") from error
+    return drop_oldest, key, data
