@@ -128,8 +128,10 @@ def _measure(
         if absent is not None:
             found: dict[str, Any] = {"results": [], "failed": absent}
         else:
+            started = time.monotonic()
             found = session.run(system, workload, quick=quick, redis=redis, logs=logs)
-            _say(f"{system.name:15} {workload.name:14} {_summary(found)}")
+            found["took_s"] = time.monotonic() - started
+            _say(f"{system.name:15} {workload.name:14} {found['took_s']:5.1f} s   {_summary(found)}")
         yield {"system": system.name, "workload": workload.name, **found}
 
 
