@@ -32,7 +32,7 @@ def main() -> int:
     started = time.monotonic()
     run: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(["scripts/bench", *sys.argv[1:]]),
+        "command": " ".join(["scripts/bench", *arguments.said]),
         "quick": arguments.quick,
         "machine": _machine(),
         "versions": {},
@@ -59,7 +59,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workload", type=_names("workload", [work.name for work in WORKLOADS]), metavar="NAME,...")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where RESULTS.md, results.json and the picture go")
     arguments = parser.parse_args()
-    everything = not (arguments.quick or arguments.only or arguments.workload)
+    # Without --output, which changes no figure and names a place on this machine.
+    arguments.said = [
+        *(["--quick"] if arguments.quick else []),
+        *(["--only", ",".join(arguments.only)] if arguments.only else []),
+        *(["--workload", ",".join(arguments.workload)] if arguments.workload else []),
+    ]
+    everything = not arguments.said
     arguments.only = arguments.only or (_QUICK_SYSTEMS if arguments.quick else [system.name for system in SYSTEMS])
     arguments.workload = arguments.workload or [workload.name for workload in WORKLOADS]
     arguments.targets = _files(arguments.output, everything)

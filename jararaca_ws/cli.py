@@ -106,6 +106,14 @@ def _add_serve(commands: Any) -> None:
         help="how long requests and connections may take to end after SIGTERM (default: %(default)s)",
     )
     serve.add_argument(
+        "--drain-window",
+        type=_whole(0),
+        default=5,
+        metavar="SECONDS",
+        help="over how long the WebSockets are closed after SIGTERM, each at a moment of its own; "
+        "a second signal ends everything at once (default: %(default)s)",
+    )
+    serve.add_argument(
         "--ws-max-size",
         type=_whole(1),
         default=65536,
@@ -220,29 +228,33 @@ def _server(app: ASGIApp, arguments: argparse.Namespace) -> uvicorn.Server:
     except ImportError as missing:
         cure = 'pip install "jararaca-ws[server]"'
         raise _CannotRun(_USAGE, f"serving takes {missing.name}, which is not installed: {cure}") from None
+    make_server, protocol = _fastest(arguments.drain_window)
     config = uvicorn.Config(
         app,
         host=arguments.host,
         port=arguments.port,
         log_level=arguments.log_level,
         # uvicorn's own default waits without limit.
-        timeout_graceful_shutdown=arguments.graceful_timeout,
-        ws=_websocket_protocol(),
+        timeout_graceful_shutdown=max(arguments.graceful_timeout, arguments.drain_window + 2),
+        ws=protocol,
         ws_max_size=arguments.ws_max_size,
         # A small frame that inflates to megabytes, and CRIME: off.
         ws_per_message_deflate=False,
     )
-    return uvicorn.Server(config)
+    return make_server(config)
 
 
-def _websocket_protocol() -> Any:
-    """The protocol with the fast path, or what this uvicorn has."""
+def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], Any]:
+    """The server and the WebSocket protocol with the fast path; where they cannot work, what this uvicorn has."""
     try:
-        from jararaca_ws.server import WebSocketProtocol
+        from jararaca_ws.server import DrainingServer, WebSocketProtocol
     except ImportError as unsuitable:
-        logging.getLogger("jararaca_ws").warning("frames are written the slow way: %s", unsuitable)
-        return "auto"
-    return WebSocketProtocol
+        import uvicorn
+
+        logging.getLogger("jararaca_ws").warning("WebSockets are served the slow way: %s", unsuitable)
+        return uvicorn.Server, "auto"
+    WebSocketProtocol.drain_window_s = drain_window_s
+    return DrainingServer, WebSocketProtocol
 
 
 def _check_port(host: str, port: int) -> None:
@@ -302,7 +314,11 @@ class _Lifespan:
                 failure = message
                 return
             started = True
-            self.stop_failed = message["type"] == "lifespan.shutdown.failed"
+            if message["type"] == "lifespan.shutdown.failed":
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    return  # a second signal has ended everything at once, as it should
+                self.stop_failed = True
             await send(message)
 
         try:

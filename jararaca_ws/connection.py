@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from starlette.websockets import WebSocket
 
 from jararaca_ws.errors import ConnectionClosed, InvalidMessage, NotBound
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, decode, encode
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
 
 __all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection"]
@@ -25,6 +26,10 @@ _log = logging.getLogger("jararaca_ws")
 
 _STRIKES = 3
 """How many messages that cannot be decoded a client may send before it is closed with 4501."""
+
+
+_RETRY_AFTER_MS = (250, 5000)
+"""When clients of an instance that goes away come back: each at a time of its own, so that they do not all at once."""
 
 
 class ConnectionState(Enum):
@@ -282,6 +287,14 @@ class WebSocketConnection:
             self.close_code, self.close_reason = int(code), reason
             self.outbound.wake()
             self.wake()
+
+    def begin_shutdown(self) -> None:
+        """Close because the instance goes away: 1012, or 4001 with when to come back, for who understands that."""
+        if self.understands_control:
+            self.enqueue(encode(Shutdown(retry_after_ms=random.randrange(*_RETRY_AFTER_MS))))
+            self.begin_close(CloseCode.SHUTDOWN, "shutdown")
+        else:
+            self.begin_close(CloseCode.SERVICE_RESTART, "service restart")
 
     def finish(self, code: int, reason: str) -> None:
         """The socket is gone: idempotent, synchronous, and the only way to CLOSED."""

@@ -22,7 +22,7 @@ from jararaca_ws.backends.base import (
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed, MessageNotEncodable
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
-from jararaca_ws.protocol import CloseCode, Frame, Gap, encode
+from jararaca_ws.protocol import Frame, Gap, encode
 from jararaca_ws.rooms import RoomRegistry, check_rooms
 from jararaca_ws.writing import TickFlusher
 
@@ -124,11 +124,11 @@ class WebSocketConnectionManager:
                 raise
 
     async def stop(self) -> None:
-        """Close every connection with 4001 and shut the backend down. Leaves no task behind; takes no socket in."""
+        """Close every connection, with 1012 or 4001, and shut the backend down. Takes no socket in; leaves no task."""
         self._stopping.set()
         connections = tuple(self._connections)
         for connection in connections:
-            connection.begin_close(CloseCode.SHUTDOWN, "shutdown")
+            connection.begin_shutdown()
         for connection in connections:  # they close side by side, each within its own timeouts
             await connection.closed.wait()
         await self._shut_backend_down()

@@ -57,6 +57,10 @@ class DirectFrames(Protocol):
         """Call back each time at which the transport becomes writable again."""
         ...
 
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call back when the server stops and it is this socket's turn to close."""
+        ...
+
 
 class Writer(Protocol):
     """Writes the outbound queue of one connection, and closes its socket when the connection is closing."""
@@ -123,6 +127,7 @@ class DirectWriter:
         self._stall: asyncio.TimerHandle | None = None
         self._closed = False
         frames.on_writable(self._resumed)
+        frames.on_drain(connection.begin_shutdown)
 
     def wake(self) -> None:
         if not self._woken:

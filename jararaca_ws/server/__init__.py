@@ -16,6 +16,7 @@ if tuple(int(part) for part in version("uvicorn").split(".")[:3]) < _LOWEST:
         'pip install "jararaca-ws[server]"'
     )
 
-from jararaca_ws.server.protocol import WebSocketProtocol  # noqa: E402  # only where it can work
+from jararaca_ws.server.draining import DrainingServer  # noqa: E402  # only where they can work
+from jararaca_ws.server.protocol import WebSocketProtocol  # noqa: E402
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["DrainingServer", "WebSocketProtocol"]

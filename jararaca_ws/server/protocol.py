@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,6 +22,9 @@ __all__ = ["WebSocketProtocol"]
 SEND_BUFFER_BYTES = int(os.environ.get("JARARACA_WS_SO_SNDBUF", 128 * 1024))
 """The kernel's send buffer of each socket. Left alone it grows to megabytes, for each reader that has stalled."""
 
+_LAST_WORD_S = 1.0
+"""What a socket has, after the drain window, to take its close frame before it is dropped."""
+
 _WINDOW_BITS = 12
 """4 KiB, as uvicorn has it: a larger window gains little on messages of this size and costs memory."""
 
@@ -31,7 +35,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     Everything that a handshake, a ping, a fragmented message, an error or a close needs stays uvicorn's. Compression,
     where it is switched on, is negotiated without context takeover: then a frame means the same to every connection,
     and is deflated once for all of them (RFC 7692, 7.1.1).
+
+    Attributes:
+        drain_window_s: over how many seconds the sockets are closed when the server stops. For the whole process.
     """
+
+    drain_window_s = float(os.environ.get("JARARACA_WS_DRAIN_WINDOW_S", "5"))
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
@@ -51,6 +60,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._window_bits: int | None = None
         # None until a connection of ours writes here.
         self._writable_again: Callable[[], None] | None = None
+        self._drain: Callable[[], None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -75,6 +85,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._writable_again is not None:
             self._writable_again()
 
+    def shutdown(self) -> None:
+        """The server stops: each socket closes at a moment of its own within the drain window, and is dropped after it.
+
+        What is queued for it is written first. All at once, as uvicorn has it, would bring all clients to the other
+        instances at once.
+        """
+        if self._drain is None or not self._open:
+            super().shutdown()
+            return
+        self.loop.call_later(random.uniform(0, self.drain_window_s), self._drain)
+        self.loop.call_later(self.drain_window_s + _LAST_WORD_S, self.transport.abort)
+
     # --- DirectFrames -------------------------------------------------------------------------------------------------
 
     @property
@@ -94,6 +116,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def on_writable(self, callback: Callable[[], None]) -> None:
         """Call back each time at which the transport becomes writable again."""
         self._writable_again = callback
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call back when the server stops and it is this socket's turn to close."""
+        self._drain = callback
 
     def write_frames(self, data: bytes) -> None:
         """Write complete frames. What the transport does not take at once stays in its buffer."""

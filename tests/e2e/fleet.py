@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
@@ -33,10 +33,11 @@ class Instance:
         redis: RedisServer | None = None,
         rabbitmq: RabbitMQServer | None = None,
         port: int | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.process = OwnedProcess(
-            [*COMMAND, "serve", "--app-dir", EXAMPLE, "server:app", "--port", str(self.port)],
+            [*COMMAND, "serve", "--app-dir", EXAMPLE, "server:app", "--port", str(self.port), *options],
             log=directory / f"serve-{self.port}.log",
             env=environment(redis, rabbitmq),
         )

@@ -203,7 +203,7 @@ async def test_while_redis_is_away_rest_answers_503_and_afterwards_everything_fl
 async def test_sigterm_closes_the_sockets_and_ends_with_0(fleet: Fleet, tmp_path: Path):
     three = await asyncio.to_thread(Instance(tmp_path, fleet.redis, fleet.rabbitmq).wait_until_up)
     async with connect(three.ws("bye")) as browser:
-        three.process._child.terminate()
+        three.process.signal_terminate()
         with pytest.raises(ConnectionClosed):
             async with asyncio.timeout(20):
                 await browser.recv()

@@ -140,6 +140,10 @@ class OwnedProcess:
         """SIGINT to the process itself; does not wait."""
         self._child.send_signal(signal.SIGINT)
 
+    def signal_terminate(self) -> None:
+        """SIGTERM to the process itself; does not wait."""
+        self._child.terminate()
+
     def terminate(self, timeout: float = 15) -> int:
         """SIGTERM to the process itself, then wait; what is left after ``timeout`` seconds is killed."""
         if not self._ended:

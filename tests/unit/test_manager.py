@@ -518,7 +518,7 @@ class TestGaps:
 
 
 class TestLife:
-    async def test_stop_closes_everybody_with_4001_and_leaves_no_task(self):
+    async def test_stop_closes_everybody_and_leaves_no_task(self):
         before = asyncio.all_tasks()
         async with AsyncExitStack() as stack:
             manager = WebSocketConnectionManager(SubscribingBackend())
@@ -529,7 +529,7 @@ class TestLife:
             await manager.stop()
             for socket in sockets:
                 await socket.ended()
-                assert socket.server.close == (4001, "shutdown")
+                assert socket.server.close == (1012, "service restart")
                 assert texts(socket) == ["last words"], "what was queued is written before the close"
             assert len(manager.connections) == 0
             assert manager.rooms == ()
@@ -548,7 +548,7 @@ class TestLife:
             await manager.send(["a"], News())
             await asyncio.wait_for(manager.stop(), 5)
             assert stalled.connection.closed.is_set()
-            assert healthy.server.close == (4001, "shutdown")
+            assert healthy.server.close == (1012, "service restart")
 
     async def test_stop_is_not_held_up_by_a_handler_that_has_not_accepted_yet(self):
         async with AsyncExitStack() as stack:
@@ -562,7 +562,7 @@ class TestLife:
             await until(lambda: socket.connection in manager.connections)
             await asyncio.wait_for(manager.stop(), 2)
             assert socket.connection.closed.is_set()
-            assert socket.server.close == (4001, "shutdown")
+            assert socket.server.close == (1012, "")
 
     async def test_a_socket_that_arrives_while_the_manager_stops_is_not_left_open(self):
         async with AsyncExitStack() as stack:
