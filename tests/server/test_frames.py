@@ -119,12 +119,11 @@ async def test_rsv1_within_a_compressed_message_and_of_a_continuation(protocol: 
 
 
 @PATHS
-@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"\x00"])
-async def test_what_does_not_inflate(protocol: Any, garbage: bytes):
+async def test_what_does_not_inflate(protocol: Any):
     async with running(protocol, ws_per_message_deflate=True) as server:
         async with raw_socket(server.port, "/echo", offer="permessage-deflate") as client:
-            await client.write(frame(TEXT, garbage, rsv=4))
-            assert await client.close_code() in (1002, 1007)
+            await client.write(frame(TEXT, b"\xff\xff\xff", rsv=4))
+            assert await client.close_code() == 1002
             await settled(server)
 
 

@@ -38,6 +38,7 @@ class FakeFrames:
         self.closes: list[tuple[int, str]] = []
         self.aborts = 0
         self.resume: Callable[[], None] | None = None
+        self.stop: Callable[[], None] | None = None
         self.on_close: Callable[[int], None] | None = None
 
     def write_frames(self, data: bytes) -> None:
@@ -58,10 +59,13 @@ class FakeFrames:
     def on_writable(self, callback: Callable[[], None]) -> None:
         self.resume = callback
 
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        self.stop = callback
+
     def pause(self) -> None:
         self.accepts_frames = False
 
-    def drain(self) -> None:
+    def take_again(self) -> None:
         """The transport has become writable again."""
         self.accepts_frames = True
         assert self.resume is not None
@@ -264,7 +268,7 @@ async def test_nothing_is_written_after_the_close(flusher: TickFlusher):
     await turns()
     client.connection.outbound.append(text("smuggled"))
     client.writer.wake()
-    client.frames.drain()
+    client.frames.take_again()
     await turns()
     assert (client.frames.written, client.frames.closes) == ([], [(1000, "")])
 
@@ -304,7 +308,7 @@ async def test_a_full_transport_gets_nothing_and_then_everything(flusher: TickFl
         client.connection.enqueue(text(name))
         await turns()
     assert client.frames.written == []
-    client.frames.drain()
+    client.frames.take_again()
     await asyncio.sleep(0)
     assert client.frames.written == [text("a").wire() + text("b").wire()]
 
@@ -352,7 +356,7 @@ async def test_a_transport_that_drains_in_time_is_no_slow_consumer(flusher: Tick
         client.frames.pause()
         client.connection.enqueue(text("a"))
         await asyncio.sleep(SETTINGS.write_timeout.total_seconds() / 2)
-        client.frames.drain()
+        client.frames.take_again()
         await turns()
     await asyncio.sleep(SETTINGS.write_timeout.total_seconds() * 1.5)
     assert client.connection.state is ConnectionState.OPEN
@@ -403,7 +407,7 @@ async def test_closing_with_a_queue_that_drains(flusher: TickFlusher):
     client.connection.enqueue(text("a"))
     client.connection.begin_close(1000, "bye")
     await turns()
-    client.frames.drain()
+    client.frames.take_again()
     await turns()
     assert client.frames.written == [text("a").wire()]
     assert client.frames.closes == [(1000, "bye")]
@@ -417,7 +421,7 @@ async def test_a_transport_that_drains_after_the_close_frame_is_not_aborted(flus
     client.connection.begin_close(1000, "bye")
     await turns()
     assert client.frames.closes == [(1000, "bye")]
-    client.frames.drain()
+    client.frames.take_again()
     await asyncio.sleep(SETTINGS.close_timeout.total_seconds() * 2)
     assert client.frames.aborts == 0
 
