@@ -29,7 +29,6 @@ def main() -> int:
     arguments = _arguments()
     systems = [system for system in SYSTEMS if system.name in arguments.only]
     workloads = [workload for workload in WORKLOADS if workload.name in arguments.workload]
-    started = time.monotonic()
     run: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["scripts/bench", *arguments.said]),
@@ -39,8 +38,16 @@ def main() -> int:
         "runs": [],
     }
     with tempfile.TemporaryDirectory(prefix="jararaca-bench-") as directory, _redis(Path(directory)) as redis:
-        for system in systems:
-            run["runs"] += _measure(system, workloads, run["versions"], arguments.quick, redis, Path(directory))
+        missing = _install(systems, redis, run["versions"])
+        started = time.monotonic()
+        # All systems at one workload, then at the next: what is compared is measured within seconds of each other.
+        for workload in workloads:
+            for system in filter(workload.includes, systems):
+                run["runs"].append(
+                    _measure(
+                        system, workload, quick=arguments.quick, redis=redis, logs=Path(directory), missing=missing
+                    )
+                )
     run["took_s"] = time.monotonic() - started
     run["machine"]["load_after"] = os.getloadavg()[0]
     _write(run, workloads, systems, arguments)
@@ -109,36 +116,33 @@ def _redis(directory: Path) -> Iterator[RedisServer | None]:
         redis.stop()
 
 
+def _install(systems: list[System], redis: RedisServer | None, versions: dict[str, Any]) -> dict[str, str]:
+    """Which of them cannot be measured, and why."""
+    missing: dict[str, str] = {}
+    for system in systems:
+        try:
+            system.install()
+            if system.redis and redis is None:
+                raise Unavailable("redis-server is not installed")
+            versions[system.name] = system.installed_versions()
+        except Unavailable as reason:
+            _say(f"{system.name}: {reason}")
+            missing[system.name] = str(reason)
+    return missing
+
+
 def _measure(
-    system: System,
-    workloads: list[Workload],
-    versions: dict[str, Any],
-    quick: bool,
-    redis: RedisServer | None,
-    logs: Path,
-) -> Iterator[dict[str, Any]]:
-    try:
-        system.install()
-        if system.redis and redis is None:
-            raise Unavailable("redis-server is not installed")
-        versions[system.name] = system.installed_versions()
-    except Unavailable as reason:
-        _say(f"{system.name}: {reason}")
-        for workload in workloads:
-            yield {"system": system.name, "workload": workload.name, "results": [], "failed": str(reason)}
-        return
-    for workload in workloads:
-        if not workload.includes(system):
-            continue
-        absent = workload.absent(system)
-        if absent is not None:
-            found: dict[str, Any] = {"results": [], "failed": absent}
-        else:
-            started = time.monotonic()
-            found = session.run(system, workload, quick=quick, redis=redis, logs=logs)
-            found["took_s"] = time.monotonic() - started
-            _say(f"{system.name:15} {workload.name:14} {found['took_s']:5.1f} s   {_summary(found)}")
-        yield {"system": system.name, "workload": workload.name, **found}
+    system: System, workload: Workload, *, quick: bool, redis: RedisServer | None, logs: Path, missing: dict[str, str]
+) -> dict[str, Any]:
+    why_not = missing.get(system.name) or workload.absent(system) or dict(system.too_slow_for).get(workload.name)
+    if why_not:
+        found: dict[str, Any] = {"results": [], "failed": why_not}
+    else:
+        started = time.monotonic()
+        found = session.run(system, workload, quick=quick, redis=redis, logs=logs)
+        found["took_s"] = time.monotonic() - started
+        _say(f"{workload.name:14} {system.name:15} {found['took_s']:5.1f} s   {_summary(found)}")
+    return {"system": system.name, "workload": workload.name, **found}
 
 
 def _summary(found: dict[str, Any]) -> str:

@@ -117,12 +117,12 @@ def _sends(load: Load, senders: int, each: int, members: int) -> dict[str, float
 
 
 def _idle(load: Load, results: list[dict[str, Any]]) -> None:
-    """Memory while the connections are there, and after they have gone: twice, for what stays is taken again."""
+    """Memory while the connections are there, and after they have gone: what stays then is there for the next ones."""
     count = load.job.connections
     base = _warmed_up(load)
     after: list[float] = []
     peaks: list[float] = []
-    for _ in range(2):
+    for _ in range(load.job.waves):
         clients = load.connect(["bench"] * count)
         peaks.append(load.ask(do="usage")["rss"])
         load.disconnect(clients)

@@ -82,6 +82,11 @@ def _times_ours(result: dict[str, Any], ours: dict[str, Any]) -> str:
     return f"{result['cpu_us'] / ours['cpu_us']:.2f}" if ours else "-"
 
 
+def _lost(result: dict[str, Any]) -> str:
+    first, *others = result["rss_after"]
+    return f"{(others[0] - first) / 1024 / result['connections']:.2f}" if others else ""
+
+
 _LATENCY: list[Column] = [
     ("p50, ms", _number("p50_ms", 2)),
     ("p99, ms", _number("p99_ms", 2)),
@@ -107,10 +112,7 @@ _COLUMNS: dict[str, list[Column]] = {
         ("connections", _number("connections", 0)),
         ("kB", _number("memory_kb", 1)),
         ("ours = 1", lambda result, ours: f"{result['memory_kb'] / ours['memory_kb']:.2f}" if ours else "-"),
-        (
-            "lost, kB per connection",
-            lambda result, _: f"{(result['rss_after'][1] - result['rss_after'][0]) / 1024 / result['connections']:.2f}",
-        ),
+        ("lost, kB per connection", lambda result, _: _lost(result)),
     ],
 }
 _VARIANTS: dict[str, Callable[[dict[str, Any]], str]] = {

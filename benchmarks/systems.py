@@ -30,6 +30,7 @@ class System:
         requirements: what pip (or npm) installs there.
         versions: the distributions whose versions are reported.
         redis: whether its messages go through Redis.
+        too_slow_for: workloads that it was seen not to finish, and what was seen; they are not tried again.
         own_rooms: whether its rooms are a dict of the benchmark's, not its own.
         path, after_upgrade: see load.Job.
     """
@@ -42,6 +43,7 @@ class System:
     versions: tuple[str, ...] = ()
     redis: bool = False
     own_rooms: bool = False
+    too_slow_for: tuple[tuple[str, str], ...] = ()
     path: str = "/ws?room={room}"
     after_upgrade: str = ""
 
@@ -161,6 +163,11 @@ _CHANNELS_MEMORY = System(
     environment="channels",
     requirements=_CHANNELS,
     versions=("channels", "channels-redis", "django", "redis", *_UVICORN),
+    too_slow_for=(
+        ("fanout-5000", "no frame within 5 s of the first send"),
+        ("idle", "not done within 90 s"),
+        ("rooms", "not done within 90 s"),
+    ),
 )
 
 

@@ -51,6 +51,8 @@ class Workload:
     def job_for(self, system: System, *, quick: bool) -> dict[str, Any]:
         job = {**self.job, **(self.quick if quick else {})}
         job["connections"] = min(job["connections"], _allowed_connections(job.get("others", 0)))
+        if "waves" in job and not system.is_ours:
+            job["waves"] = 1
         return {"kind": self.kind, "path": system.path, "after_upgrade": system.after_upgrade, **job}
 
 
@@ -73,7 +75,7 @@ WORKLOADS = [
         title="Fan-out, 5,000 connections, one message per tick",
         about="The same with ten times as many.",
         kind="fanout",
-        job={"connections": 5000, "seconds": 1.5},
+        job={"connections": 5000, "seconds": 1.0},
         quick={"connections": 40, "seconds": 0.1, "max_rounds": 10},
         both_backends=False,
     ),
@@ -126,17 +128,17 @@ WORKLOADS = [
         about="Messages of 16 KiB, so that what the kernel buffers for the stalled one is soon full. "
         "The latency is that of the 500 others.",
         kind="stalled",
-        job={"connections": 500, "size": 16384, "seconds": 2.0, "patience_s": 3.0},
+        job={"connections": 500, "size": 16384, "seconds": 1.5, "patience_s": 3.0},
         quick={"connections": 20, "size": 16384, "seconds": 0.1, "max_rounds": 10},
         both_backends=False,
     ),
     Workload(
         name="idle",
         title="10,000 idle connections",
-        about="In one room, no message yet. They come and go twice: what stays after the second time and did not after "
+        about="In one room, no message yet. Ours come and go twice: what stays after the second time and did not after "
         "the first is lost.",
         kind="idle",
-        job={"connections": 10_000},
+        job={"connections": 10_000, "waves": 2},
         quick={"connections": 50},
         both_backends=False,
     ),
@@ -145,7 +147,7 @@ WORKLOADS = [
         title="Cost of a send against the number of other rooms",
         about="A room of 10 members; 1,000 other connections sit in 10 rooms, then in 100,000.",
         kind="rooms",
-        job={"connections": 10, "others": 1000, "extra": 99, "each": 1000},
+        job={"connections": 10, "others": 1000, "extra": 99, "each": 500},
         quick={"connections": 5, "others": 20, "extra": 9, "each": 20},
         absent=_with_rooms,
         both_backends=False,

@@ -15,12 +15,12 @@ from typing import Protocol
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from jararaca_ws.errors import ConnectionClosed, InvalidMessage, NotBound
+from jararaca_ws.errors import ConfigurationError, ConnectionClosed, InvalidMessage, NotBound
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
 
-__all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection"]
+__all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection", "check_close"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -62,6 +62,16 @@ class ConnectionSettings:
     max_inbound_bytes: int = 1024 * 1024
     handler_grace: timedelta = timedelta(seconds=10)
 
+    def __post_init__(self) -> None:
+        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
+        for name in ("write_timeout", "close_timeout", "handler_grace"):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value < timedelta(0):
+                raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
+
 
 class Membership(Protocol):
     """Who keeps the rooms: the connection manager."""
@@ -84,6 +94,7 @@ class WebSocketConnection:
         close_code, close_reason: why; None and "" while it is open.
         state: see `ConnectionState`.
         accepted: whether the handshake was.
+        alive: whether it can still get messages: open, or on its way to be.
         websocket: the same socket as starlette sees it: headers, cookies, path parameters, client address.
     """
 
@@ -95,6 +106,7 @@ class WebSocketConnection:
         self.subprotocol: str | None = None
         self.state = ConnectionState.CONNECTING
         self.accepted = False
+        self.alive = True
         self.closed = asyncio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -103,7 +115,9 @@ class WebSocketConnection:
         self.outbound = OutboundQueue(self.settings.max_queue_bytes)
         self.inbound = InboundQueue(self.settings.max_inbound_messages, self.settings.max_inbound_bytes)
         #: Called, synchronously, when something was queued and when the state has changed.
-        self.wake: Callable[[], None] = _nobody_writes_yet
+        self.wake: Callable[[], None] = _nobody_serves_yet
+        #: Called, synchronously, when we begin to close.
+        self.on_closing: Callable[[], None] = _nobody_serves_yet
         self._strikes = 0
         self._evicted_told = 0
         # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
@@ -123,11 +137,6 @@ class WebSocketConnection:
     def rooms(self) -> Collection[str]:
         """The rooms that the connection is in."""
         return () if self._membership is None else tuple(self._membership.rooms_of(self))
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still get messages: open, or on its way to be."""
-        return self.state is ConnectionState.OPEN or self.state is ConnectionState.CONNECTING
 
     async def accept(self) -> None:
         """Accept the handshake; done already for handlers of an endpoint without ``accept=False``.
@@ -176,7 +185,7 @@ class WebSocketConnection:
         Raises:
             ValueError: a code that may not be sent, or a reason of more than 123 bytes of UTF-8 (RFC 6455, 5.5).
         """
-        _check_close(code, reason)
+        check_close(code, reason)
         self.begin_close(code, reason)
         await self.closed.wait()
 
@@ -283,10 +292,12 @@ class WebSocketConnection:
         """Close after what is queued has been written, without waiting for it. Safe to call again."""
         if self.alive:
             self._closing = True
+            self.alive = False
             self.state = ConnectionState.CLOSING
             self.close_code, self.close_reason = int(code), reason
             self.outbound.wake()
             self.wake()
+            self.on_closing()
 
     def begin_shutdown(self) -> None:
         """Close because the instance goes away: 1012, or 4001 with when to come back, for who understands that."""
@@ -300,6 +311,7 @@ class WebSocketConnection:
         """The socket is gone: idempotent, synchronous, and the only way to CLOSED."""
         if self.state is ConnectionState.CLOSED:
             return
+        self.alive = False
         self.state = ConnectionState.CLOSED
         if self.close_code is None:
             self.close_code, self.close_reason = int(code), reason
@@ -317,11 +329,16 @@ class WebSocketConnection:
         return self._membership
 
 
-def _nobody_writes_yet() -> None:
+def _nobody_serves_yet() -> None:
     """What is queued waits for the writer, which looks at the queue when it begins."""
 
 
-def _check_close(code: int, reason: str) -> None:
+def check_close(code: int, reason: str) -> None:
+    """Whether RFC 6455 allows a close frame with these.
+
+    Raises:
+        ValueError: it does not.
+    """
     sendable = code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code <= 4999
     if not sendable:
         raise ValueError(f"{code} is not a close code that may be sent: use 1000, or 4000 to 4999 for your own")

@@ -98,6 +98,7 @@ class WebSocketConnectionManager:
         # In the order of their arrival; a dict because a set has none.
         self._connections: dict[WebSocketConnection, None] = {}
         self._stopping = asyncio.Event()
+        self._started = False
         # None where the backend carries every room to every instance.
         self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
         self._batcher = backend if isinstance(backend, BatchingBackend) else None
@@ -112,6 +113,7 @@ class WebSocketConnectionManager:
             BackendUnavailable: the backend cannot be reached.
         """
         check_message_ids()
+        self._started = True
         self._stopping = asyncio.Event()
         self.backend.configure(self._deliver_to_all, self._deliver_to_rooms, self._stopping)
         if isinstance(self.backend, GapReportingBackend):
@@ -294,6 +296,7 @@ class WebSocketConnectionManager:
                 raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
         else:
             frame = self._encode(message)
+        self._check_started()
         await self.backend.broadcast(frame.payload)
         self.counters.sent += 1
 
@@ -307,12 +310,20 @@ class WebSocketConnectionManager:
         Raises:
             BackendUnavailable: at least one was not accepted; those before it may have been.
         """
+        self._check_started()
         if self._batcher is not None:
             await self._batcher.send_many(publications)
         else:
             for rooms, payload in publications:
                 await self.backend.send(rooms, payload)
         self.counters.sent += len(publications)
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConfigurationError(
+                "the connection manager was never started",
+                "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
+            )
 
     def _encode(self, message: WebSocketMessageBase) -> Frame:
         if not isinstance(message, WebSocketMessageBase):

@@ -71,9 +71,10 @@ class Frame:
         data: UTF-8 text, or any bytes where ``binary``.
         drop_oldest: whether it may be dropped for a newer frame when an outbound queue is full.
         key: None, or what a newer frame with the same key replaces it by in an outbound queue.
+        size: bytes that the frame takes in an outbound queue.
     """
 
-    __slots__ = ("_text", "_wires", "binary", "data", "drop_oldest", "key")
+    __slots__ = ("_text", "_wires", "binary", "data", "drop_oldest", "key", "size")
 
     #: What a queued frame costs beside its bytes; counted, so that empty frames are bounded too.
     OVERHEAD: ClassVar[int] = 64
@@ -83,6 +84,7 @@ class Frame:
         self.binary = binary
         self.drop_oldest = drop_oldest
         self.key = key
+        self.size = len(data) + self.OVERHEAD
         # None until a server that wants text asks for it.
         self._text: str | None = None
         # The frame as RFC 6455 has it, by deflate window (None: not compressed); None until a server asks for it.
@@ -111,11 +113,6 @@ class Frame:
         if self._text is None:
             self._text = self.data.decode()
         return self._text
-
-    @property
-    def size(self) -> int:
-        """Bytes that the frame takes in an outbound queue."""
-        return len(self.data) + self.OVERHEAD
 
     def wire(self, window_bits: int | None = None) -> bytes:
         """The frame as RFC 6455 has it, unmasked; made, and deflated, once for each window.

@@ -31,7 +31,8 @@ class OutboundQueue:
         self.conflated = 0
         self.evicted = 0
         self._frames: deque[Frame] = deque()
-        self._space = asyncio.Event()
+        # None until somebody has waited: most connections never do.
+        self._space: asyncio.Event | None = None
         # By key, the queued frame that is the newest. Frames that were replaced stay in the deque until they are
         # reached, or until they are the most of it; they are told by their id, because a frame is shared by queues.
         self._latest: dict[str, Frame] = {}
@@ -43,10 +44,17 @@ class OutboundQueue:
         A frame larger than the whole limit fits where nothing else waits. Under the queue's own limit, a frame that
         may be dropped makes room for itself by dropping older ones of its kind.
         """
-        limit = limit_bytes or self.limit_bytes
+        size = self.size + frame.size
+        if frame.key is None and size <= (limit_bytes or self.limit_bytes):  # as good as always
+            self._frames.append(frame)
+            self.size = size
+            return True
+        return self._append_otherwise(frame, limit_bytes)
+
+    def _append_otherwise(self, frame: Frame, limit_bytes: int | None) -> bool:
         if frame.key is not None:
             self._replace(frame.key)
-        excess = self.size + frame.size - limit
+        excess = self.size + frame.size - (limit_bytes or self.limit_bytes)
         if excess > 0 and self._frames and not (frame.drop_oldest and limit_bytes is None and self._evict(excess)):
             return False
         if frame.key is not None:
@@ -94,7 +102,12 @@ class OutboundQueue:
         frames = self._frames
         if self.size <= max_bytes and not self._stale:
             batch = list(frames)
-            self.clear()
+            frames.clear()
+            self.size = 0
+            if self._latest:
+                self._latest.clear()
+            if self._space is not None:
+                self._space.set()
             return batch
         batch = []
         taken = 0
@@ -103,7 +116,7 @@ class OutboundQueue:
             if not self._is_stale(frame):
                 taken += frame.size
                 batch.append(frame)
-        self._space.set()
+        self.wake()
         return batch
 
     def clear(self) -> None:
@@ -111,17 +124,20 @@ class OutboundQueue:
         self._latest.clear()
         self._stale.clear()
         self.size = 0
-        self._space.set()
+        self.wake()
 
     def __len__(self) -> int:
         return len(self._frames) - len(self._stale)
 
     def wake(self) -> None:
-        """Let those who wait for space look again: the connection is closing."""
-        self._space.set()
+        """Let those who wait for space look again: something has left, or the connection is closing."""
+        if self._space is not None:
+            self._space.set()
 
     async def wait_for_space(self) -> None:
         """Wait until something has left the queue, or `wake` was called."""
+        if self._space is None:
+            self._space = asyncio.Event()
         self._space.clear()
         await self._space.wait()
 
@@ -129,13 +145,15 @@ class OutboundQueue:
 class InboundQueue:
     """ASGI messages that the pump has read and the handler has not, bounded in number and bytes.
 
-    A handler that reads slowly makes the pump wait, and so the client (TCP does the rest). A handler that does not
-    read at all must not: pongs and the close would stay unread, and the server would take a healthy client for dead.
-    Then the oldest messages are discarded, and counted.
+    A handler that reads slowly makes the pump wait, and so the client (TCP does the rest): nothing is lost. A handler
+    that never reads must not: pongs and the close would stay unread, and the server would take a healthy client for
+    dead. So where nobody has read since the beginning, and nobody begins to within the patience, the oldest messages
+    are discarded, and counted.
     """
 
     __slots__ = (
         "_arrived",
+        "_gave_up",
         "_last",
         "_messages",
         "_patience_s",
@@ -152,31 +170,39 @@ class InboundQueue:
         self.limit_bytes = limit_bytes
         self.size = 0
         self.discarded = 0
-        # Whether anybody has read within the last `patience_s` in which the queue was full.
+        # Whether anybody has ever read.
         self.is_read = False
+        # Whether the patience with somebody who has not is over.
+        self._gave_up = False
         self._patience_s = patience_s
         self._messages: deque[MutableMapping[str, Any]] = deque()
         # The disconnect message, once it is known that nothing follows the messages in the queue.
         self._last: MutableMapping[str, Any] | None = None
         self._arrived = asyncio.Event()
-        self._space = asyncio.Event()
+        # None until the pump has waited.
+        self._space: asyncio.Event | None = None
 
     async def put(self, message: MutableMapping[str, Any]) -> None:
         """Queue a message; waits for space where somebody reads."""
         size = _size(message)
         while self._messages and self._is_full(size):
-            if not self.is_read or not await self._space_came():
-                self.is_read = False
+            if not self._gave_up and not self.is_read:
+                self._gave_up = not await self._space_came(self._patience_s)
+            elif self.is_read:
+                await self._space_came(None)
+            if self._gave_up and not self.is_read and self._is_full(size):
                 self.size -= _size(self._messages.popleft())
                 self.discarded += 1
         self._messages.append(message)
         self.size += size
         self._arrived.set()
 
-    async def _space_came(self) -> bool:
+    async def _space_came(self, timeout_s: float | None) -> bool:
+        if self._space is None:
+            self._space = asyncio.Event()
         self._space.clear()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(timeout_s):
                 await self._space.wait()
         except TimeoutError:
             return False
@@ -198,7 +224,8 @@ class InboundQueue:
             await self._arrived.wait()
         message = self._messages.popleft()
         self.size -= _size(message)
-        self._space.set()
+        if self._space is not None:
+            self._space.set()
         return message
 
     def _is_full(self, size: int) -> bool:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
+from jararaca_ws.interceptors.base import ENDPOINT_MARK
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
@@ -22,7 +23,6 @@ from jararaca_ws.signatures import parameters_without_self
 __all__ = ["Endpoint", "WebSocketEndpoint", "check_paths", "endpoint_route", "endpoints_of"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_MARK = "__jararaca_ws_endpoint__"
 _WEBSOCKET = "jararaca_ws_websocket"
 
 
@@ -70,7 +70,7 @@ class WebSocketEndpoint:
                 f"{function.__module__}.{function.__qualname__} is a @WebSocketEndpoint but not async",
                 "write async def",
             )
-        setattr(function, _MARK, self)
+        setattr(function, ENDPOINT_MARK, self)
         return function
 
 
@@ -93,7 +93,7 @@ def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]
     found = []
     for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
         function = inspect.getattr_static(controller, name)
-        spec = getattr(function, _MARK, None)
+        spec = getattr(function, ENDPOINT_MARK, None)
         if isinstance(spec, WebSocketEndpoint):
             found.append(Endpoint(path=join(spec.path), controller=controller, function=function, spec=spec))
     return found

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection, check_close
 from jararaca_ws.errors import BadRoom, ConnectionClosed, IllegalTransition, Unavailable
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Frame
 from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, TickFlusher, Writer
@@ -50,12 +50,13 @@ class ServedWebSocket:
     ) -> None:
         self.connection = WebSocketConnection(scope, settings)
         self.connection.websocket = WebSocket(scope, self.receive, self.send)
-        self.connection.wake = self._wake
+        self.connection.on_closing = self._abandon_handshake
         self.connection.on_closed(self._limit_handler)
         self._scope = scope
         self._receive = receive
         self._send = send
         self._writer = self._make_writer(flusher or TickFlusher())
+        self.connection.wake = self._writer.wake
         # Held while something is said about the handshake: an accept and a refusal must not overtake one another.
         self._handshake = asyncio.Lock()
         # The `websocket.connect` message; None once the application inside has taken it.
@@ -69,13 +70,8 @@ class ServedWebSocket:
             return TaskWriter(self.connection, self._send)
         return DirectWriter(self.connection, frames, flusher)
 
-    def _wake(self) -> None:
-        self._writer.wake()
-        if (
-            self.connection.state is ConnectionState.CLOSING
-            and not self.connection.accepted
-            and not self._handshake.locked()
-        ):
+    def _abandon_handshake(self) -> None:
+        if not self.connection.accepted and not self._handshake.locked():
             # Closed from outside before the handshake was answered: the handler has nothing to go on for.
             self._cancel_handler_in(0)
 
@@ -90,7 +86,7 @@ class ServedWebSocket:
         connection = self.connection
         async with asyncio.TaskGroup() as tasks:
             pump = tasks.create_task(self._pump(), name=f"websocket-pump-{connection.id}")
-            writer = tasks.create_task(self._write(), name=f"websocket-writer-{connection.id}")
+            writer = self._writer.start(tasks)
             try:
                 end = await self._handle(handler)
                 connection.begin_close(end.code, end.reason)
@@ -101,7 +97,8 @@ class ServedWebSocket:
                 raise
             finally:
                 pump.cancel()
-                writer.cancel()
+                if writer is not None:
+                    writer.cancel()
                 connection.finish(CloseCode.NORMAL, "")
 
     async def _pump(self) -> None:
@@ -117,9 +114,6 @@ class ServedWebSocket:
                     "connection %s: its handler does not read, inbound messages are discarded", self.connection.id
                 )
         self.connection.finish(message.get("code", 1005), message.get("reason") or "")
-
-    async def _write(self) -> None:
-        await self._writer.run()
 
     # --- the application inside ---------------------------------------------------------------------------------------
 
@@ -252,6 +246,10 @@ class ServedWebSocket:
             _log.warning("connection %s cannot be served: %s", connection_id, error)
             return _End(CloseCode.TRY_AGAIN_LATER, "try again later", 503)
         if isinstance(error, WebSocketException):
+            try:
+                check_close(error.code, error.reason)
+            except ValueError as forbidden:
+                return self._failed(forbidden)
             return _End(error.code, error.reason)
         if isinstance(error, HTTPException):
             return _End(CloseCode.POLICY_VIOLATION, "", error.status_code)

@@ -36,14 +36,11 @@ class DirectFrames(Protocol):
         """False while the transport holds more than its high-water mark, before the handshake, and after the end."""
         ...
 
-    @property
-    def window_bits(self) -> int | None:
-        """The deflate window of frames that may be shared between connections; None where nothing is compressed."""
-        ...
+    #: The deflate window of frames that may be shared between connections; None where nothing is compressed.
+    window_bits: int | None
 
-    def write_frames(self, data: bytes) -> None:
-        """Write complete frames; more than the transport takes at once stays in its buffer."""
-        ...
+    #: Writes complete frames; more than the transport takes at once stays in its buffer.
+    write_frames: Callable[[bytes], None]
 
     def close_frame(self, code: int, reason: str) -> None:
         """Write a close frame and begin the closing handshake. Nothing may be written after it."""
@@ -69,8 +66,8 @@ class Writer(Protocol):
         """Something was queued, or the state has changed. Synchronous and cheap: called once for each frame."""
         ...
 
-    async def run(self) -> None:
-        """Write until the connection is CLOSED."""
+    def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None] | None:
+        """Write until the connection is CLOSED; in a task of the group where it takes one."""
         ...
 
 
@@ -101,7 +98,11 @@ class TickFlusher:
         woken, self._woken = self._woken, []
         self.ticks += 1
         for writer in woken:
-            writer.flush()
+            try:
+                writer.flush()
+            except Exception as error:
+                # One socket's trouble is not the others': they have been woken, and nobody would wake them again.
+                writer.failed(error)
         # Not kept: it may hold on to large frames.
         self._batch, self._joined = [], b""
 
@@ -117,6 +118,8 @@ class TickFlusher:
 
 class DirectWriter:
     """Writes at the end of the tick, without a task."""
+
+    __slots__ = ("_closed", "_connection", "_flusher", "_frames", "_stall", "_woken")
 
     def __init__(self, connection: WebSocketConnection, frames: DirectFrames, flusher: TickFlusher) -> None:
         self._connection = connection
@@ -134,29 +137,34 @@ class DirectWriter:
             self._woken = True
             self._flusher.add(self)
 
-    async def run(self) -> None:
-        """Wait for the end: the flusher does the writing."""
-        try:
-            await self._connection.closed.wait()
-        finally:
-            self._unstall()
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """No task: the flusher does the writing."""
+        self._connection.on_closed(self._unstall)
+        return
 
     def flush(self) -> None:
         """Write what fits into one turn; what does not is written in the next one."""
         self._woken = False
         connection = self._connection
-        state = connection.state
-        if not connection.accepted or state is ConnectionState.CLOSED:
-            return
-        if self._frames.accepts_frames:
-            connection.tell_evicted()
-            batch = connection.outbound.take(_TURN_BYTES)
+        frames = self._frames
+        if connection.accepted and frames.accepts_frames:
+            outbound = connection.outbound
+            if outbound.evicted:
+                connection.tell_evicted()
+            batch = outbound.take(_TURN_BYTES)
             if batch:
-                self._frames.write_frames(self._flusher.join(batch, self._frames.window_bits))
-                if len(connection.outbound):
+                frames.write_frames(self._flusher.join(batch, frames.window_bits))
+                if outbound.size:
                     self.wake()
                     return
-        if state is ConnectionState.CLOSING and not len(connection.outbound):
+        if connection.state is not ConnectionState.OPEN or not frames.accepts_frames:
+            self._flush_otherwise()
+
+    def _flush_otherwise(self) -> None:
+        connection = self._connection
+        if not connection.accepted or connection.state is ConnectionState.CLOSED:
+            return
+        if connection.state is ConnectionState.CLOSING and not len(connection.outbound):
             self._close()
         elif not self._frames.accepts_frames and self._stall is None:
             timeout_s = connection.settings.write_timeout.total_seconds()
@@ -173,7 +181,7 @@ class DirectWriter:
         else:
             self._frames.abort()
 
-    def _unstall(self) -> None:
+    def _unstall(self, _: WebSocketConnection | None = None) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -187,9 +195,16 @@ class DirectWriter:
         stuck = not self._frames.accepts_frames
         self._frames.close_frame(connection.close_code or 1000, connection.close_reason)
         if stuck:
-            # The close frame waits behind what the peer does not read: it gets its chance, and then the end.
+            # The close frame waits behind what the peer does not read: it gets its chance, and then the end. Nothing
+            # cancels this: the connection is CLOSED at once, and its transport is what has to go.
             timeout_s = connection.settings.close_timeout.total_seconds()
-            self._stall = asyncio.get_running_loop().call_later(timeout_s, self._frames.abort)
+            asyncio.get_running_loop().call_later(timeout_s, self._frames.abort)
+
+    def failed(self, error: Exception) -> None:
+        """Writing has raised: drop this socket."""
+        _log.error("connection %s could not be written to", self._connection.id, exc_info=error)
+        self._frames.abort()
+        self._connection.finish(1006, "")
 
 
 class TaskWriter:
@@ -209,7 +224,10 @@ class TaskWriter:
             timeout_s = self._connection.settings.close_timeout.total_seconds()
             self._deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
 
-    async def run(self) -> None:
+    def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+        return tasks.create_task(self._run(), name=f"websocket-writer-{self._connection.id}")
+
+    async def _run(self) -> None:
         connection = self._connection
         try:
             while connection.state is not ConnectionState.CLOSED:

@@ -261,7 +261,10 @@ class RedisSubscriber:
             self._echo = loop.create_future()
             published = self._submit(self._probe_channel, self._nonce)
             try:
-                await self._await_echo(self._echo, published)
+                try:
+                    await self._await_echo(self._echo, published)
+                finally:
+                    published.cancel()  # nobody will look at it any more, whatever becomes of it
             except ResponseError as error:
                 # Redis is there but refuses to publish (out of memory, say): receiving goes on, readiness is red.
                 _log.warning("Redis refuses to publish: %s", error)
@@ -287,7 +290,6 @@ class RedisSubscriber:
                 continue
             quiet_halves = quiet_halves + 1 if self._replies == before else 0
             if quiet_halves == 2 and not echo.done():
-                published.cancel()
                 raise BackendUnavailable(f"Redis was silent for {self._probe_interval_s:g} s")
 
     def _heard(self, nonce: bytes) -> None:

@@ -18,14 +18,26 @@ __all__ = [
     "AppInterceptor",
     "AppInterceptorWithLifecycle",
     "AppTransactionContext",
+    "ENDPOINT_MARK",
+    "HANDLER_MARK",
     "HttpTransactionData",
     "InterceptorWithRoutes",
     "InterceptorWithWork",
     "MessageBusTransactionData",
     "Runtime",
+    "SERVED_BY",
     "TransactionData",
     "WebSocketTransactionData",
 ]
+
+
+ENDPOINT_MARK = "__jararaca_ws_endpoint__"
+HANDLER_MARK = "__jararaca_ws_message_handler__"
+SERVED_BY = {
+    ENDPOINT_MARK: ("a @WebSocketEndpoint", "WebSocketInterceptor"),
+    HANDLER_MARK: ("a @MessageHandler", "MessageBusInterceptor"),
+}
+"""Attributes of methods that need an interceptor: one that has the mark as its attribute ``serves``, once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from jararaca_ws.context import provide_bus, provide_publisher
-from jararaca_ws.interceptors.base import AppTransactionContext, Runtime
+from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.interceptors.base import HANDLER_MARK, AppTransactionContext, Runtime
 from jararaca_ws.messagebus.controllers import collect_handlers
 from jararaca_ws.messagebus.delivery import Dispatcher
 from jararaca_ws.messagebus.publisher import MessageBus, StagedPublisher
@@ -35,14 +36,20 @@ class MessageBusInterceptor:
         grace: how long running handlers may take to finish at shutdown, where they run in the serving process.
     """
 
+    serves: ClassVar[str] = HANDLER_MARK
+
     def __init__(self, bus: MessageBus, grace: timedelta = timedelta(seconds=10)) -> None:
+        if not isinstance(bus, MessageBus):
+            # Not what it is: it may be a URL, with its password.
+            problem = f"MessageBusInterceptor was given a {type(bus).__name__}, which is not a message bus"
+            raise ConfigurationError(problem, "pass MemoryMessageBus() or RabbitMQMessageBus(url)")
         self.bus = bus
         self._grace = grace
 
     @asynccontextmanager
     async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
+        await self.bus.start()
         try:
-            await self.bus.start()
             yield
         finally:
             await self.bus.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import WebSocket
 from starlette.routing import BaseRoute
@@ -14,7 +14,7 @@ from jararaca_ws.backends.base import WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
-from jararaca_ws.interceptors.base import AppTransactionContext, Runtime, WebSocketTransactionData
+from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
 from jararaca_ws.manager import Publication, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.controllers import controller_path, join_paths
@@ -44,6 +44,8 @@ class WebSocketInterceptor:
     Attributes:
         manager: the connection manager of this process.
     """
+
+    serves: ClassVar[str] = ENDPOINT_MARK
 
     def __init__(
         self, backend: WebSocketConnectionBackend | None = None, *, settings: ConnectionSettings | None = None

@@ -10,13 +10,13 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from jararaca_ws.errors import ConfigurationError, quoted
+from jararaca_ws.interceptors.base import HANDLER_MARK
 from jararaca_ws.messagebus.message import Message, MessageOf
 from jararaca_ws.supervision import Backoff
 
 __all__ = ["HandlerSpec", "MessageBusController", "MessageHandler", "collect_handlers"]
 
 _CONTROLLER_MARK = "__jararaca_ws_message_bus_controller__"
-_HANDLER_MARK = "__jararaca_ws_message_handler__"
 
 _Class = TypeVar("_Class", bound=type)
 _Function = TypeVar("_Function", bound=Callable[..., Awaitable[Any]])
@@ -124,7 +124,7 @@ def MessageHandler(
             concurrency=concurrency,
             name=name,
         )
-        setattr(function, _HANDLER_MARK, options)
+        setattr(function, HANDLER_MARK, options)
         return function
 
     return mark
@@ -164,7 +164,7 @@ def _handlers_of(controller: type) -> Iterator[HandlerSpec]:
     # The nearest definition wins, as for any attribute: an override without the decorator handles nothing.
     attributes = {name: value for cls in reversed(controller.__mro__) for name, value in vars(cls).items()}
     for name, function in attributes.items():
-        options = getattr(function, _HANDLER_MARK, None)
+        options = getattr(function, HANDLER_MARK, None)
         if not isinstance(options, _Options):
             continue
         if _CONTROLLER_MARK not in vars(controller):
@@ -210,7 +210,7 @@ def _checked(where: str, function: object) -> FunctionType:
         raise ConfigurationError(f"@MessageHandler on {where}: it is no plain method but a {type(function).__name__}")
     if not inspect.iscoroutinefunction(function):
         problem = "the method must be `async def`"
-    elif hasattr(function, _HANDLER_MARK):
+    elif hasattr(function, HANDLER_MARK):
         problem = "the method handles another message already: write one method for each message class"
     else:
         try:

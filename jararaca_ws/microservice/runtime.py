@@ -9,6 +9,7 @@ from typing import Any
 
 from jararaca_ws.errors import ConfigurationError, JararacaError
 from jararaca_ws.interceptors.base import (
+    SERVED_BY,
     AppInterceptor,
     AppInterceptorWithLifecycle,
     AppTransactionContext,
@@ -38,6 +39,7 @@ class MicroserviceRuntime:
         for cls in (*microservice.controllers, *microservice.interceptors):
             if isinstance(cls, type):
                 self.container.check(cls)
+        _check_served(microservice)
 
     @property
     def name(self) -> str:
@@ -128,6 +130,23 @@ class MicroserviceRuntime:
                 f"the interceptor {entry!r} provides {interceptor!r}, which has no method intercept(app_context)"
             )
         return interceptor  # type: ignore[no-any-return]
+
+
+def _check_served(microservice: Microservice) -> None:
+    """Refuse a method that nobody would ever call, and two interceptors that would both serve it."""
+    if any(is_provider(entry) for entry in microservice.interceptors):
+        return  # what it will be is not known before the start
+    for mark, (what, interceptor) in SERVED_BY.items():
+        serving = [entry for entry in microservice.interceptors if getattr(entry, "serves", None) == mark]
+        if len(serving) > 1:
+            problem = f"the microservice {microservice.name!r} has {len(serving)} of {interceptor}"
+            raise ConfigurationError(problem, "leave all but one out")
+        for controller in microservice.controllers if not serving else ():
+            if any(hasattr(getattr(controller, name, None), mark) for name in dir(controller)):
+                raise ConfigurationError(
+                    f"{controller.__module__}.{controller.__qualname__} has {what}, but nothing would ever call it",
+                    f"put a {interceptor} into the interceptors of the microservice",
+                )
 
 
 def _is_to_build(entry: object) -> bool:

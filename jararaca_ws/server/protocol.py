@@ -13,7 +13,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request
-from websockets.protocol import State
 
 from jararaca_ws.writing import DIRECT_FRAMES
 
@@ -57,13 +56,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 )
             ]
         self._writing_paused = False
-        self._window_bits: int | None = None
+        # The deflate window that frames may be shared with; None where compression was not agreed to.
+        self.window_bits: int | None = None
         # None until a connection of ours writes here.
         self._writable_again: Callable[[], None] | None = None
         self._drain: Callable[[], None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Complete frames, as they are; what the transport does not take at once stays in its buffer.
+        self.write_frames: Callable[[bytes], None] = transport.write
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and SEND_BUFFER_BYTES > 0:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -71,7 +73,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.handshake_complete:  # then it is not refused, and the application will run
-            self._window_bits = _shared_window(self.conn.extensions)
+            self.window_bits = _shared_window(self.conn.extensions)
             scope = cast("dict[str, Any]", self.scope)
             scope["extensions"][DIRECT_FRAMES] = self
 
@@ -106,12 +108,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _open(self) -> bool:
-        return self.conn.state is State.OPEN and not self.close_sent and not self.transport.is_closing()
-
-    @property
-    def window_bits(self) -> int | None:
-        """The deflate window that frames may be shared with; None where compression was not agreed to."""
-        return self._window_bits
+        return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
 
     def on_writable(self, callback: Callable[[], None]) -> None:
         """Call back each time at which the transport becomes writable again."""
@@ -120,10 +117,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Call back when the server stops and it is this socket's turn to close."""
         self._drain = callback
-
-    def write_frames(self, data: bytes) -> None:
-        """Write complete frames. What the transport does not take at once stays in its buffer."""
-        self.transport.write(data)
 
     def close_frame(self, code: int, reason: str) -> None:
         """Begin the closing handshake, as uvicorn does for a ``websocket.close``, without waiting for the buffer."""
@@ -137,7 +130,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        # Not `close`, as uvicorn has it: that waits for a peer who does not read, for ever.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def abort(self) -> None:
         """Drop the transport and its buffer at once: a polite close would wait for a peer that does not read."""

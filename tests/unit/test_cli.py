@@ -298,7 +298,22 @@ def test_what_uvicorn_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(uvicorn.Server, "run", run)
     words = target(living())
     assert serve(*words) == 0
-    assert serve(*words, "--graceful-timeout", "3", "--drain-window", "0", "--ws-max-size", "9", "--host", "::1", "--log-level", "error") == 0
+    assert (
+        serve(
+            *words,
+            "--graceful-timeout",
+            "3",
+            "--drain-window",
+            "0",
+            "--ws-max-size",
+            "9",
+            "--host",
+            "::1",
+            "--log-level",
+            "error",
+        )
+        == 0
+    )
 
     first, second = configs
     assert (first.host, first.timeout_graceful_shutdown, first.ws_max_size) == ("127.0.0.1", 10, 65536)

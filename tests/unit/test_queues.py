@@ -124,20 +124,35 @@ class TestInbound:
 
     @pytest.mark.parametrize("limits", [(4, 10_000), (1000, 4)], ids=["number", "bytes"])
     async def test_where_nobody_reads_the_oldest_are_discarded_and_counted(self, limits: tuple[int, int]):
-        queue = InboundQueue(*limits)
+        queue = InboundQueue(*limits, patience_s=0.01)
         for n in range(10):
             await queue.put(text(str(n)))
         assert queue.discarded == 6
         assert [(await queue.get())["text"] for _ in range(4)] == ["6", "7", "8", "9"]
 
-    async def test_a_reader_that_stops_is_one_that_does_not_read(self):
+    async def test_b32_what_a_slow_reader_has_not_read_yet_is_never_discarded(self):
         queue = InboundQueue(2, 1000, patience_s=0.01)
-        await queue.put(text("a"))
-        await queue.get()
-        for letter in "bcd":
-            await asyncio.wait_for(queue.put(text(letter)), 5)
-        assert queue.discarded == 1
-        assert not queue.is_read
+        await queue.put(text("0"))
+        assert (await queue.get())["text"] == "0"
+        putting = asyncio.create_task(self._put(queue, 20))
+        await asyncio.sleep(0.05)  # longer than the patience: that is for those who never read
+        assert not putting.done()
+        assert [(await queue.get())["text"] for _ in range(20)] == [str(n) for n in range(20)]
+        await putting
+        assert queue.discarded == 0
+
+    async def test_a_handler_that_begins_to_read_within_the_patience_misses_nothing(self):
+        queue = InboundQueue(2, 1000, patience_s=5)
+        putting = asyncio.create_task(self._put(queue, 20))
+        await turns()
+        assert [(await queue.get())["text"] for _ in range(20)] == [str(n) for n in range(20)]
+        await putting
+        assert queue.discarded == 0
+
+    @staticmethod
+    async def _put(queue: InboundQueue, count: int) -> None:
+        for n in range(count):
+            await queue.put(text(str(n)))
 
     async def test_a_message_larger_than_the_limit_passes_alone(self):
         queue = InboundQueue(10, 10)

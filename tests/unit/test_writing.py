@@ -32,7 +32,7 @@ class FakeFrames:
     """
 
     def __init__(self) -> None:
-        self.accepts_frames = True
+        self.full = False
         self.window_bits: int | None = None
         self.written: list[bytes] = []
         self.closes: list[tuple[int, str]] = []
@@ -41,8 +41,12 @@ class FakeFrames:
         self.stop: Callable[[], None] | None = None
         self.on_close: Callable[[int], None] | None = None
 
+    @property
+    def accepts_frames(self) -> bool:
+        return not (self.full or self.closes or self.aborts)
+
     def write_frames(self, data: bytes) -> None:
-        assert self.accepts_frames, "it does not accept frames"
+        assert not self.full, "it does not accept frames"
         assert not self.closes, "nothing may follow the close frame"
         assert not self.aborts, "the transport is gone"
         self.written.append(data)
@@ -63,11 +67,11 @@ class FakeFrames:
         self.stop = callback
 
     def pause(self) -> None:
-        self.accepts_frames = False
+        self.full = True
 
     def take_again(self) -> None:
         """The transport has become writable again."""
-        self.accepts_frames = True
+        self.full = False
         assert self.resume is not None
         self.resume()
 
@@ -222,7 +226,7 @@ async def test_a_write_that_fails_stops_nobody_else(place: int, flusher: TickFlu
             client.connection.enqueue(one)
         await turns()
     assert [client.frames.written for client in others] == [[text("a").wire(), text("b").wire()]] * 2
-    assert broken.aborts == 1, "what cannot be written to is dropped"
+    assert broken.aborts, "what has lost frames is dropped, not left with a hole"
 
 
 # before the handshake is answered, and at the end ---------------------------------------------------------------------
@@ -490,11 +494,11 @@ async def test_cancelling_what_is_served_closes_with_1012_and_leaves_no_task():
 
 
 async def test_tasks_of_a_connection():
-    """Beside the handler's own: the pump, and the writer's, which only waits for the end."""
+    """Beside the handler's own: the pump."""
     before = asyncio.all_tasks()
     async with served() as (socket, _):
         mine = asyncio.all_tasks() - before - {socket.task}
-        assert sorted(task.get_name().rsplit("-", 1)[0] for task in mine) == ["websocket-pump", "websocket-writer"]
+        assert sorted(task.get_name().rsplit("-", 1)[0] for task in mine) == ["websocket-pump"]
 
 
 # through ASGI ---------------------------------------------------------------------------------------------------------
@@ -505,15 +509,15 @@ async def test_the_task_writer_gives_the_same_frames_in_the_same_order():
     connection = WebSocketConnection(SCOPE, SETTINGS)
     writer = TaskWriter(connection, server.send)
     connection.wake = writer.wake
-    task = asyncio.create_task(writer.run())
-    for name in ("a", "b"):
-        connection.enqueue(text(name))
-    await turns()
-    assert server.sent == []
-    connection.open(None)
-    connection.enqueue(Frame(b"\x00", binary=True))
-    connection.begin_close(1000, "bye")
-    await task
+    async with asyncio.TaskGroup() as tasks:
+        writer.start(tasks)
+        for name in ("a", "b"):
+            connection.enqueue(text(name))
+        await turns()
+        assert server.sent == []
+        connection.open(None)
+        connection.enqueue(Frame(b"\x00", binary=True))
+        connection.begin_close(1000, "bye")
     assert server.frames == ["a", "b", b"\x00"]
     assert server.close == (1000, "bye")
     assert server.most_in_send == 1
@@ -527,9 +531,9 @@ async def test_a_server_that_raises_ends_the_connection_quietly(caplog: pytest.L
     connection = WebSocketConnection(SCOPE, SETTINGS)
     writer = TaskWriter(connection, server.send)
     connection.wake = writer.wake
-    task = asyncio.create_task(writer.run())
-    connection.open(None)
-    connection.enqueue(text("a"))
-    await task
+    async with asyncio.TaskGroup() as tasks:
+        writer.start(tasks)
+        connection.open(None)
+        connection.enqueue(text("a"))
     assert connection.close_code == 1006
     assert errors_in(caplog) == []

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Stalls on both loops that uvicorn runs on: their transports buffer, pause and close in ways of their own."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if "test_stalls.py" in item.nodeid:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
