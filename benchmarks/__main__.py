@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +29,15 @@ _QUICK_SYSTEMS = ("ours", "ours-redis", "starlette")
 
 def main() -> int:
     arguments = _arguments()
+    # Without this a SIGTERM would end us at once and leave the servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     systems = [system for system in SYSTEMS if system.name in arguments.only]
     workloads = [workload for workload in WORKLOADS if workload.name in arguments.workload]
     run: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["scripts/bench", *arguments.said]),
         "quick": arguments.quick,
+        "commit": _commit(),
         "machine": _machine(),
         "versions": {},
         "runs": [],
@@ -151,6 +156,15 @@ def _summary(found: dict[str, Any]) -> str:
         for result in found["results"]
     ]
     return ", ".join([*figures, *([f"({found['failed']})"] if found["failed"] else [])])
+
+
+def _commit() -> str:
+    """With ``-dirty`` where files differ from it; "unknown" outside of a checkout."""
+    try:
+        git = ["git", "describe", "--always", "--dirty"]
+        return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _machine() -> dict[str, Any]:

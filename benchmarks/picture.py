@@ -67,7 +67,7 @@ def _system(figures: Figures, system: System, top: int) -> list[str]:
         if cpu is None:
             parts.append(f'<text class="small" x="{left + 6}" y="{baseline}">-</text>')
             continue
-        length = min(cpu, _LONGEST_US) / _LONGEST_US * (_PANEL - 45)
+        length = min(cpu, _LONGEST_US) / _LONGEST_US * (_PANEL - 80)
         parts.append(
             f'<rect class="bar{kind}" x="{left}" y="{top}" width="{length:.1f}" height="{_BAR}"/>'
             f'<text class="small" x="{left + length + 6:.1f}" y="{baseline}">{cpu:.{2 if cpu < 10 else 1}f}'

@@ -20,7 +20,7 @@ then asks for the next round. Messages have 128 bytes on the wire, the system's 
 else is said.
 
 - **CPU, us**: CPU time of the server process (Redis not included) per frame delivered, or per send; the median of five
-  parts of the run. It says what a core can do, and is hardly disturbed by a busy machine.
+  parts of the run. It says what a core can do. A busy machine raises it too, if less than the times by the clock.
 - **ours = 1**: the same, divided by ours with the same kind of backend (memory or Redis). More than 1: slower.
 - **deliveries/s, p50, p99, max**: by the clock, from the load generator's order to the arrival of each frame, in
   rounds. The wait for the last frame of every round is in it, so it is less than what a busy core delivers.
@@ -48,6 +48,7 @@ def markdown(run: dict[str, Any], workloads: list[Workload], systems: list[Syste
 def _machine(run: dict[str, Any]) -> str:
     machine = run["machine"]
     return (
+        f"Commit of jararaca_ws: {run['commit']}. "
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {machine['system']}. "
         f"Load average {machine['load_before']:.2f} before (what others did), {machine['load_after']:.2f} after."
     )

@@ -49,7 +49,7 @@ class Workload:
         return self.both_backends or system.is_ours or not system.name.endswith("-redis")
 
     def job_for(self, system: System, *, quick: bool) -> dict[str, Any]:
-        job = {**self.job, **(self.quick if quick else {})}
+        job = {**self.job, **({"patience_s": 3.0, **self.quick} if quick else {})}
         job["connections"] = min(job["connections"], _allowed_connections(job.get("others", 0)))
         if "waves" in job and not system.is_ours:
             job["waves"] = 1

@@ -52,6 +52,8 @@ class ConnectionSettings:
             slow consumer.
         close_timeout: how long the close frame may take to be written.
         max_inbound_messages, max_inbound_bytes: read from the client, not yet taken by the handler.
+        read_patience: how long a full inbound queue waits for a handler that has never read, before the oldest message
+            is discarded. Once it has read, nothing is.
         handler_grace: how long a handler may go on after its client has gone, before it is cancelled.
     """
 
@@ -60,6 +62,7 @@ class ConnectionSettings:
     close_timeout: timedelta = timedelta(seconds=1)
     max_inbound_messages: int = 64
     max_inbound_bytes: int = 1024 * 1024
+    read_patience: timedelta = timedelta(seconds=5)
     handler_grace: timedelta = timedelta(seconds=10)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class ConnectionSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
-        for name in ("write_timeout", "close_timeout", "handler_grace"):
+        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace"):
             value = getattr(self, name)
             if not isinstance(value, timedelta) or value < timedelta(0):
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
@@ -113,7 +116,11 @@ class WebSocketConnection:
         self.overflowed = False
         self.websocket: WebSocket
         self.outbound = OutboundQueue(self.settings.max_queue_bytes)
-        self.inbound = InboundQueue(self.settings.max_inbound_messages, self.settings.max_inbound_bytes)
+        self.inbound = InboundQueue(
+            self.settings.max_inbound_messages,
+            self.settings.max_inbound_bytes,
+            self.settings.read_patience.total_seconds(),
+        )
         #: Called, synchronously, when something was queued and when the state has changed.
         self.wake: Callable[[], None] = _nobody_serves_yet
         #: Called, synchronously, when we begin to close.

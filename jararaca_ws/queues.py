@@ -165,7 +165,7 @@ class InboundQueue:
         "size",
     )
 
-    def __init__(self, limit_messages: int, limit_bytes: int, patience_s: float = 5.0) -> None:
+    def __init__(self, limit_messages: int, limit_bytes: int, patience_s: float) -> None:
         self.limit_messages = limit_messages
         self.limit_bytes = limit_bytes
         self.size = 0

@@ -54,6 +54,10 @@ class DirectFrames(Protocol):
         """Call back each time at which the transport becomes writable again."""
         ...
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back when the transport has gone. It may come before or after the disconnect message."""
+        ...
+
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Call back when the server stops and it is this socket's turn to close."""
         ...
@@ -119,7 +123,7 @@ class TickFlusher:
 class DirectWriter:
     """Writes at the end of the tick, without a task."""
 
-    __slots__ = ("_closed", "_connection", "_flusher", "_frames", "_stall", "_woken")
+    __slots__ = ("_abort", "_closed", "_connection", "_flusher", "_frames", "_stall", "_woken")
 
     def __init__(self, connection: WebSocketConnection, frames: DirectFrames, flusher: TickFlusher) -> None:
         self._connection = connection
@@ -128,9 +132,12 @@ class DirectWriter:
         self._woken = False
         # None while the transport takes what it is given.
         self._stall: asyncio.TimerHandle | None = None
+        # None unless a close frame waits in a transport that is full.
+        self._abort: asyncio.TimerHandle | None = None
         self._closed = False
         frames.on_writable(self._resumed)
         frames.on_drain(connection.begin_shutdown)
+        frames.on_lost(self._lost)
 
     def wake(self) -> None:
         if not self._woken:
@@ -172,7 +179,14 @@ class DirectWriter:
 
     def _resumed(self) -> None:
         self._unstall()
+        if self._abort is not None:
+            self._abort.cancel()
+            self._abort = None
         self.wake()
+
+    def _lost(self) -> None:
+        # The reading task hears of it, with the close code, in a moment; unless it waits for a handler that is busy.
+        asyncio.get_running_loop().call_later(1.0, self._connection.finish, 1006, "")
 
     def _stalled(self) -> None:
         self._stall = None
@@ -195,10 +209,10 @@ class DirectWriter:
         stuck = not self._frames.accepts_frames
         self._frames.close_frame(connection.close_code or 1000, connection.close_reason)
         if stuck:
-            # The close frame waits behind what the peer does not read: it gets its chance, and then the end. Nothing
-            # cancels this: the connection is CLOSED at once, and its transport is what has to go.
+            # The close frame waits behind what the peer does not read: it gets its chance, and then the end. Only a
+            # transport that drains cancels this: the connection is CLOSED at once, and the transport is what has to go.
             timeout_s = connection.settings.close_timeout.total_seconds()
-            asyncio.get_running_loop().call_later(timeout_s, self._frames.abort)
+            self._abort = asyncio.get_running_loop().call_later(timeout_s, self._frames.abort)
 
     def failed(self, error: Exception) -> None:
         """Writing has raised: drop this socket."""

@@ -5,12 +5,13 @@ Chosen with ``uvicorn --ws jararaca_ws.server:WebSocketProtocol``; `jararaca-ws 
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 
 # Before, uvicorn's sans-I/O protocol has no write flow control, or is not there at all.
 _LOWEST = (0, 52, 1)
 
-if tuple(int(part) for part in version("uvicorn").split(".")[:3]) < _LOWEST:
+if tuple(map(int, re.findall(r"\d+", version("uvicorn"))[:3])) < _LOWEST:
     raise ImportError(
         f"jararaca_ws.server takes uvicorn >= {'.'.join(map(str, _LOWEST))}, and {version('uvicorn')} is installed: "
         'pip install "jararaca-ws[server]"'

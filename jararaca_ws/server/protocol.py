@@ -12,17 +12,27 @@ from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Frame
 from websockets.http11 import Request
 
+from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.writing import DIRECT_FRAMES
 
 __all__ = ["WebSocketProtocol"]
 
-SEND_BUFFER_BYTES = int(os.environ.get("JARARACA_WS_SO_SNDBUF", 128 * 1024))
+
+def _from_environment(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isascii() or not value.isdecimal():
+        raise ConfigurationError(f"the environment variable {name} is {value!r}", "it is a whole number")
+    return int(value)
+
+
+SEND_BUFFER_BYTES = _from_environment("JARARACA_WS_SO_SNDBUF", 128 * 1024)
 """The kernel's send buffer of each socket. Left alone it grows to megabytes, for each reader that has stalled."""
 
 _LAST_WORD_S = 1.0
-"""What a socket has, after the drain window, to take its close frame before it is dropped."""
+"""What a socket has to take what is written last, its close frame for instance, before it is dropped."""
 
 _WINDOW_BITS = 12
 """4 KiB, as uvicorn has it: a larger window gains little on messages of this size and costs memory."""
@@ -39,7 +49,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         drain_window_s: over how many seconds the sockets are closed when the server stops. For the whole process.
     """
 
-    drain_window_s = float(os.environ.get("JARARACA_WS_DRAIN_WINDOW_S", "5"))
+    drain_window_s = _from_environment("JARARACA_WS_DRAIN_WINDOW_S", 5)
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
@@ -61,6 +71,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # None until a connection of ours writes here.
         self._writable_again: Callable[[], None] | None = None
         self._drain: Callable[[], None] | None = None
+        self._lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -69,6 +80,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and SEND_BUFFER_BYTES > 0:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost()
+        # They lead to the connection and back: a circle that only the collector would find.
+        self._writable_again = self._drain = self._lost = None
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -99,6 +117,40 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.loop.call_later(random.uniform(0, self.drain_window_s), self._drain)
         self.loop.call_later(self.drain_window_s + _LAST_WORD_S, self.transport.abort)
 
+    # --- uvicorn closes, and waits for the buffer: a peer who does not read would be kept for ever -------------------
+
+    def _drop_soon(self) -> None:
+        if self.transport.is_closing():
+            self.loop.call_later(_LAST_WORD_S, self.transport.abort)
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._drop_soon()
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self._drop_soon()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._drop_soon()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        # The transport closes itself after this.
+        self.loop.call_later(_LAST_WORD_S, self.transport.abort)
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self._drop_soon()
+
+    def handle_ping(self) -> None:
+        if self._writing_paused:
+            # A peer who sends pings and reads no pongs. RFC 6455, 5.5.3: answering a later one will do.
+            self.conn.data_to_send()
+        else:
+            super().handle_ping()
+
     # --- DirectFrames -------------------------------------------------------------------------------------------------
 
     @property
@@ -113,6 +165,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def on_writable(self, callback: Callable[[], None]) -> None:
         """Call back each time at which the transport becomes writable again."""
         self._writable_again = callback
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back when the transport has gone."""
+        self._lost = callback
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Call back when the server stops and it is this socket's turn to close."""
@@ -136,12 +192,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         """Drop the transport and its buffer at once: a polite close would wait for a peer that does not read."""
         self.transport.abort()
-
-    def keepalive_timeout(self) -> None:
-        """The peer did not answer a ping: it gets a close frame, and its socket ends although its buffer is full."""
-        super().keepalive_timeout()
-        if self.transport.get_write_buffer_size():
-            self.loop.call_later(1.0, self.transport.abort)
 
 
 def _shared_window(extensions: list[Any]) -> int | None:

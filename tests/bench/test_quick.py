@@ -15,7 +15,7 @@ from tests.servers import OwnedProcess
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", directory]
     with OwnedProcess(command, log=directory / "bench.log", cwd=ROOT) as bench:
-        assert bench.wait(timeout=55) == 0, bench.output()
+        assert bench.wait(timeout=150) == 0, bench.output()
     return directory
 
 

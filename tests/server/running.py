@@ -70,6 +70,13 @@ class Sockets:
     async def fail(self, connection: WebSocketConnection) -> None:
         raise Failure("secret")
 
+    @WebSocketEndpoint("/busy/{room}")
+    async def busy(self, room: str, connection: WebSocketConnection) -> None:
+        """Reads one message, and is at work on it for ever."""
+        await connection.join(room)
+        await connection.websocket.receive_text()
+        await asyncio.Event().wait()
+
     @WebSocketEndpoint("/idle")
     async def idle(self, connection: WebSocketConnection, websocket: WebSocket) -> None:
         """Never reads."""

@@ -90,9 +90,7 @@ async def test_a_message_is_encoded_once(monkeypatch: pytest.MonkeyPatch):
         assert len(encoded) == 1
 
 
-@pytest.mark.parametrize(
-    ("protocol", "count"), [pytest.param(FAST, 2, id="fast"), pytest.param(PLAIN, 3, id="plain")]
-)
+@pytest.mark.parametrize(("protocol", "count"), [pytest.param(FAST, 2, id="fast"), pytest.param(PLAIN, 3, id="plain")])
 async def test_tasks_of_a_connection(protocol: Any, count: int):
     """uvicorn's, with the handler in it; the pump; and, without the fast path, the writer's."""
     async with running(protocol) as server:

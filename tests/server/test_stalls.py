@@ -159,7 +159,7 @@ async def test_F20_a_reader_that_trickles_is_aborted():
         await reader.fill()
 
         async def trickle() -> None:
-            while await reader.client.read(1):
+            while await reader.client.read(1):  # noqa: ASYNC110 - the pace is the point
                 await asyncio.sleep(0.1)
 
         trickling = asyncio.create_task(trickle())
@@ -174,7 +174,7 @@ async def test_F20_trickling_while_more_is_sent():
     async with stalled() as reader:
 
         async def trickle() -> None:
-            while await reader.client.read(1):
+            while await reader.client.read(1):  # noqa: ASYNC110 - the pace is the point
                 await asyncio.sleep(0.02)
 
         trickling = asyncio.create_task(trickle())
@@ -231,7 +231,8 @@ async def test_F23_a_handler_that_raises(protocol: Any, caplog: pytest.LogCaptur
 @pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
 async def test_F24_a_handler_that_never_reads(protocol: Any):
     """Its client says a lot, and answers pings behind that: it is healthy."""
-    async with running(protocol, ws_ping_interval=0.2, ws_ping_timeout=0.4) as server:
+    settings = ConnectionSettings(read_patience=timedelta(seconds=0.1))
+    async with running(protocol, settings=settings, ws_ping_interval=0.2, ws_ping_timeout=0.4) as server:
         async with connect(server.url("/idle"), compression=None) as client:
             await until(lambda: server.connections)
             connection: WebSocketConnection = server.connections[0]
@@ -242,6 +243,24 @@ async def test_F24_a_handler_that_never_reads(protocol: Any):
             assert connection.alive
             assert connection.enqueue(_frame(Note(n=1)))
             assert json.loads(await client.recv())["message"]["n"] == 1
+
+
+async def test_F21_a_client_that_goes_while_its_handler_is_busy_and_its_queue_is_full():
+    """The reading task waits for the handler, and must learn all the same that the client has gone: no ghost stays in
+    the room, and the handler gets its grace and is cancelled.
+
+    ASGI alone cannot say so before the queued messages are read: under another server the connection goes when its
+    handler reads on, or when something is sent to it (docs/deployment.md).
+    """
+    settings = ConnectionSettings(max_inbound_messages=4, handler_grace=timedelta(seconds=0.2))
+    async with running(FAST, settings=settings, ws_ping_interval=0.3, ws_ping_timeout=0.3) as server:
+        async with raw_socket(server.port, "/busy/a") as client:
+            await until(lambda: server.manager.members("a"))
+            for _ in range(10):
+                await client.write(frame(TEXT, b"x"))
+        await until(lambda: not server.protocols, 3, "uvicorn has noticed")
+        await until(lambda: not server.manager.members("a"), 2, "the connection has left its room")
+        await until(lambda: not server.server.server_state.tasks, 2, "no task is left")
 
 
 async def test_a_ping_from_a_stalled_reader_changes_nothing():

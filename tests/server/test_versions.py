@@ -34,7 +34,7 @@ def uvicorn_is(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("version", ["0.30.6", "0.52.0", "0.52"])
 def test_too_old(version: str, monkeypatch: pytest.MonkeyPatch):
     uvicorn_is(version, monkeypatch)
-    with pytest.raises(ImportError, match=r'takes uvicorn >= 0\.52\.1') as refusal:
+    with pytest.raises(ImportError, match=r"takes uvicorn >= 0\.52\.1") as refusal:
         importlib.import_module("jararaca_ws.server")
     assert version in str(refusal.value)
     assert 'pip install "jararaca-ws[server]"' in str(refusal.value)

@@ -450,7 +450,7 @@ class TestTheClientsEnd:
     async def test_f24_a_handler_that_never_reads_stays_healthy_and_learns_of_the_end(
         self, caplog: pytest.LogCaptureFixture
     ):
-        async with serving(until_closed) as socket:
+        async with serving(until_closed, settings=ConnectionSettings(read_patience=ms(10))) as socket:
             for _ in range(500):
                 socket.server.text(note())
             socket.connection.enqueue(frame(7))

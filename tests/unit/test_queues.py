@@ -67,14 +67,14 @@ class TestOutbound:
 
 class TestInbound:
     async def test_messages_arrive_in_order(self):
-        queue = InboundQueue(10, 1000)
+        queue = InboundQueue(10, 1000, patience_s=60)
         for letter in "abc":
             await queue.put(text(letter))
         assert [(await queue.get())["text"] for _ in "abc"] == ["a", "b", "c"]
         assert queue.size == 0
 
     async def test_a_reader_waits_for_the_next_message(self):
-        queue = InboundQueue(10, 1000)
+        queue = InboundQueue(10, 1000, patience_s=60)
         reading = asyncio.create_task(queue.get())
         await turns()
         assert not reading.done()
@@ -82,7 +82,7 @@ class TestInbound:
         assert (await reading)["text"] == "a"
 
     async def test_cancelling_a_reader_loses_nothing(self):
-        queue = InboundQueue(10, 1000)
+        queue = InboundQueue(10, 1000, patience_s=60)
         reading = asyncio.create_task(queue.get())
         await turns()
         await queue.put(text("a"))  # wakes the reader, which is cancelled before it runs
@@ -92,7 +92,7 @@ class TestInbound:
         assert (await queue.get())["text"] == "a"
 
     async def test_after_the_end_readers_get_what_is_queued_and_then_the_disconnect_again_and_again(self):
-        queue = InboundQueue(10, 1000)
+        queue = InboundQueue(10, 1000, patience_s=60)
         await queue.put(text("a"))
         queue.finish(GONE)
         queue.finish({**GONE, "code": 1006})
@@ -101,7 +101,7 @@ class TestInbound:
         assert await queue.get() is GONE
 
     async def test_the_end_wakes_all_readers(self):
-        queue = InboundQueue(10, 1000)
+        queue = InboundQueue(10, 1000, patience_s=60)
         reading = [asyncio.create_task(queue.get()) for _ in range(3)]
         await turns()
         queue.finish(GONE)
@@ -155,7 +155,7 @@ class TestInbound:
             await queue.put(text(str(n)))
 
     async def test_a_message_larger_than_the_limit_passes_alone(self):
-        queue = InboundQueue(10, 10)
+        queue = InboundQueue(10, 10, patience_s=60)
         await queue.put(text("x" * 100))
         assert len((await queue.get())["text"]) == 100
 

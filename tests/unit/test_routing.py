@@ -371,7 +371,7 @@ class TestSeedStyle:
         async with running(self.controller(ends)) as app, connect(app.asgi, "/chat/ws/a") as socket:
             await until(lambda: app.manager.rooms)
             await app.manager.stop()
-            assert (await socket.closed()).code == 4001
+            assert (await socket.closed()).code == 1012
             await until(lambda: ends)
 
     async def test_iterating_over_texts_and_returning_closes_with_1000(self):

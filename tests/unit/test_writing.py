@@ -63,6 +63,9 @@ class FakeFrames:
     def on_writable(self, callback: Callable[[], None]) -> None:
         self.resume = callback
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        self.lost = callback
+
     def on_drain(self, callback: Callable[[], None]) -> None:
         self.stop = callback
 

@@ -371,13 +371,13 @@ class TestWiring:
             await socket.closed()
         assert seen == [settings]
 
-    async def test_stopping_the_application_closes_its_sockets_with_4001_and_leaves_nothing(self):
+    async def test_stopping_the_application_closes_its_sockets_and_leaves_nothing(self):
         before = asyncio.all_tasks()
         app = application(Listening)
         async with lifespan(app):
             opened = connect(app, "/listen")
             socket = await opened.__aenter__()
-        assert (await socket.closed()).code == 4001
+        assert (await socket.closed()).code == 1012
         await opened.__aexit__(None, None, None)
         assert asyncio.all_tasks() == before
 

@@ -70,12 +70,12 @@ async def test_without_handlers_it_is_refused() -> None:
 
 
 async def test_without_a_bus_it_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="0 message buses"):
+    with pytest.raises(ConfigurationError, match="put a MessageBusInterceptor"):
         await MessageBusWorker(microservice()).run(asyncio.Event())
 
 
 async def test_with_two_buses_it_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="2 message buses"):
+    with pytest.raises(ConfigurationError, match="2 of MessageBusInterceptor"):
         await MessageBusWorker(microservice(ElsewhereBus(), ElsewhereBus())).run(asyncio.Event())
 
 
