@@ -352,6 +352,8 @@ class WebSocketConnectionManager:
             frame = Frame.of_payload(message)
         except ValueError:
             self.counters.dropped += 1
+            if self.counters.dropped > 1 and self.counters.dropped % 1000:
+                return
             _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self.counters.dropped)
             return
         delivered = 0

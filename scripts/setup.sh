@@ -33,6 +33,8 @@ venv_is_usable() {
 }
 
 make_venv() {
+    # `venv --clear` would empty what it points to.
+    [[ ! -L $venv ]] || fail "$venv is a symbolic link: remove it first"
     local python
     if ! venv_is_usable; then
         python=$(find_python)

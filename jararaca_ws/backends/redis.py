@@ -164,18 +164,19 @@ class RedisWebSocketConnectionBackend:
         self._subscriber.unsubscribe([self._prefix + room.encode() for room in rooms])
 
     async def _deliver(self, channel: bytes, payload: bytes) -> None:
-        """One payload to the manager. Whatever is wrong with it concerns it alone: the reader goes on."""
+        """One payload to the manager. Garbage concerns nobody else: the reader goes on."""
+        is_broadcast = channel == self._broadcast_channel
+        room = "" if is_broadcast else channel.removeprefix(self._prefix).decode()
         try:
-            if channel == self._broadcast_channel:
-                if self._broadcast_func is not None:
-                    await self._broadcast_func(decode_publication("", payload)[2])
-                return
-            room = channel.removeprefix(self._prefix).decode()
             publication_id, rooms, data = decode_publication(room, payload)
-            if self._send_func is not None and self._is_first(publication_id):
-                await self._send_func(rooms, data)
         except ValueError as error:
             self._drop(error)
+            return
+        if is_broadcast:
+            if self._broadcast_func is not None:
+                await self._broadcast_func(data)
+        elif self._send_func is not None and self._is_first(publication_id):
+            await self._send_func(rooms, data)
 
     def _is_first(self, publication_id: str | None) -> bool:
         """Whether no copy of this publication, sent to several rooms, has come through another room already."""

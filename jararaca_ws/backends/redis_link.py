@@ -40,8 +40,9 @@ class Link:
                 conn = Redis.from_url(conn)
             except ValueError:  # its text may hold a piece of the password
                 raise ConfigurationError(
-                    "the Redis URL cannot be used",
-                    "write it as redis://[user:password@]host[:port][/database]",
+                    "the Redis URL cannot be used: its scheme, port or form is wrong",
+                    "write it as redis://[user:password@]host[:port][/database], rediss://... for TLS, or unix://path; "
+                    "%-encode what is special in a password",
                 ) from None
         if not isinstance(conn, Redis):
             raise ConfigurationError(

@@ -95,6 +95,7 @@ class RabbitMQConnection:
     async def get(self) -> AbstractConnection:
         """The open connection; waits while there is none."""
         while self._connection is None or self._connection.is_closed:
+            self._up.clear()  # it may be set still, in the moment in which the connection is lost
             await self._up.wait()
         return self._connection
 
@@ -126,7 +127,9 @@ class RabbitMQConnection:
             problem = str(error)
         except Exception as error:
             # The broker answered and hung up, as it does for a virtual host that does not exist.
-            problem = f"it refused the connection; does the virtual host {self._url.path!r} exist? {error}"
+            problem = (
+                f"it refused the connection ({type(error).__name__}); does the virtual host {self._url.path!r} exist?"
+            )
         if self._url.password:
             problem = problem.replace(self._url.password, "***")
         raise BrokerUnavailable(f"{self._url.host}:{self._url.port or _DEFAULT_PORTS[self._url.scheme]}: {problem}")
