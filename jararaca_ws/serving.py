@@ -80,7 +80,7 @@ class ServedWebSocket:
 
         Errors with codes of their own: `BadRoom` 4501, the client asked for a room that is none; `Unavailable` 1013, it
         may try again; starlette's ``WebSocketException`` its own. The handler runs in the calling task. Whatever
-        happens, on return the connection is CLOSED and both tasks have ended.
+        happens, on return the connection is CLOSED and the pump, and the writer's task where it has one, have ended.
         """
         self._connect = await self._receive()
         connection = self.connection

@@ -147,7 +147,6 @@ class DirectWriter:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """No task: the flusher does the writing."""
         self._connection.on_closed(self._unstall)
-        return
 
     def flush(self) -> None:
         """Write what fits into one turn; what does not is written in the next one."""
