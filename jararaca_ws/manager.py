@@ -7,14 +7,15 @@ import logging
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
-from typing import NamedTuple
 
 from starlette.websockets import WebSocket
 
 from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
+    Publication,
     StartableBackend,
     SubscribingBackend,
     WebSocketConnectionBackend,
@@ -26,23 +27,12 @@ from jararaca_ws.protocol import Frame, Gap, encode
 from jararaca_ws.rooms import RoomRegistry, check_rooms
 from jararaca_ws.writing import TickFlusher
 
-__all__ = ["SCOPE_KEY", "Counters", "Publication", "WebSocketConnectionManager"]
+__all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
 
 _log = logging.getLogger("jararaca_ws")
 
 SCOPE_KEY = "jararaca_ws.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
-
-
-class Publication(NamedTuple):
-    """A checked and encoded message on its way to rooms.
-
-    Attributes:
-        payload: what the backend carries.
-    """
-
-    rooms: list[str]
-    payload: bytes
 
 
 @dataclass(slots=True)
@@ -91,6 +81,7 @@ class WebSocketConnectionManager:
         self.settings = settings or ConnectionSettings()
         self.instance_id = uuid.uuid4().hex
         self.counters = Counters()
+        self._ids = count()
         self.flusher = TickFlusher()
         self._rooms: RoomRegistry[WebSocketConnection] = RoomRegistry()
         # Joins that wait for their subscription, by connection and room: the last one that fails rolls back.
@@ -302,7 +293,10 @@ class WebSocketConnectionManager:
 
     def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase) -> Publication:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
-        return Publication(check_rooms(rooms), self._encode(message).payload)
+        return Publication(check_rooms(rooms), self._encode(message).payload, self._new_id())
+
+    def _new_id(self) -> str:
+        return f"{self.instance_id}-{next(self._ids):x}"
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Hand prepared messages to the backend, in order.
@@ -314,8 +308,8 @@ class WebSocketConnectionManager:
         if self._batcher is not None:
             await self._batcher.send_many(publications)
         else:
-            for rooms, payload in publications:
-                await self.backend.send(rooms, payload)
+            for publication in publications:
+                await self.backend.send(publication.rooms, publication.payload)
         self.counters.sent += len(publications)
 
     def _check_started(self) -> None:

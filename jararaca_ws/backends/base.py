@@ -8,18 +8,91 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "BatchingBackend",
     "BroadcastFunc",
+    "Entry",
+    "EntryFunc",
     "GapFunc",
     "GapReportingBackend",
+    "HistoryBackend",
+    "Publication",
+    "Replay",
+    "Retention",
     "SendFunc",
     "StartableBackend",
+    "StreamPosition",
     "SubscribingBackend",
     "WebSocketConnectionBackend",
 ]
+
+
+class StreamPosition(NamedTuple):
+    """A place in a room's history.
+
+    Attributes:
+        epoch: changes when offsets may have been given twice: the history was lost, or the server that keeps it was
+            restarted.
+        offset: of the newest message at this place; without holes, from 1. 0: before the first.
+    """
+
+    epoch: str
+    offset: int
+
+
+class Retention(NamedTuple):
+    """How much of a room's history is kept.
+
+    Attributes:
+        size: at most so many messages.
+        ttl_ms: for so many milliseconds after the last one.
+    """
+
+    size: int
+    ttl_ms: int
+
+
+class Publication(NamedTuple):
+    """A checked and encoded message on its way to rooms.
+
+    Attributes:
+        rooms: each once; at least one.
+        payload: what the backend carries.
+        id: unique for each send. A second try has the id of the first, and reaches nobody who got that.
+        retention: None where the rooms keep no history of it.
+        is_keyed: whether the sender itself may come again with this id, much later: a bus message that is delivered
+            twice, say. Then the backend remembers it for minutes, otherwise for as long as it tries by itself.
+    """
+
+    rooms: list[str]
+    payload: bytes
+    id: str
+    retention: Retention | None = None
+    is_keyed: bool = False
+
+
+class Entry(NamedTuple):
+    """A message as a room's history keeps it."""
+
+    position: StreamPosition
+    id: str
+    payload: bytes
+
+
+class Replay(NamedTuple):
+    """What a history says.
+
+    Attributes:
+        position: of the newest message; offset 0 where there was none yet.
+        entries: the oldest first. Empty unless ``recovered``.
+        recovered: whether the entries are all that came after the position that was asked for, without a hole.
+    """
+
+    position: StreamPosition
+    entries: list[Entry]
+    recovered: bool
 
 
 class BroadcastFunc(Protocol):
@@ -116,9 +189,9 @@ class SubscribingBackend(Protocol):
 
 @runtime_checkable
 class BatchingBackend(Protocol):
-    """A backend that takes several sends in one go, as cheaply as one."""
+    """A backend that takes several sends in one go, as cheaply as one, and knows a second try by its id."""
 
-    async def send_many(self, sends: Sequence[tuple[list[str], bytes]]) -> None:
+    async def send_many(self, publications: Sequence[Publication]) -> None:
         """`send` for each, in order.
 
         Raises:
@@ -133,4 +206,44 @@ class GapReportingBackend(Protocol):
 
     def on_gap(self, report: GapFunc) -> None:
         """Called after ``configure``. From then on ``report`` is called once for each loss."""
+        ...
+
+
+class EntryFunc(Protocol):
+    """Delivers a message that a room's history keeps to the members of that room on this instance.
+
+    Never waits on a socket. Called once for each room of the publication that this instance is subscribed to; it is
+    given all of the publication's rooms too, because who is in several of them gets the message once.
+    """
+
+    async def __call__(self, room: str, entry: Entry, rooms: Sequence[str]) -> None: ...
+
+
+@runtime_checkable
+class HistoryBackend(Protocol):
+    """A backend that keeps what is published with a `Retention`, in each room apart.
+
+    Appending and publishing are one step: a room's offsets have no holes, and arrive in their order.
+    """
+
+    def on_entry(self, deliver: EntryFunc) -> None:
+        """Called after ``configure``. From then on ``deliver`` gets what is kept, in place of `SendFunc`."""
+        ...
+
+    async def history(self, room: str, since: StreamPosition | None, limit: int) -> Replay:
+        """Read what came after ``since``, all or none: more than ``limit`` entries are none.
+
+        Where ``since`` is None: the newest ``limit`` entries of those that are kept.
+
+        Raises:
+            BackendUnavailable: it cannot be read.
+        """
+        ...
+
+    async def positions(self, rooms: Sequence[str]) -> list[StreamPosition | None]:
+        """The newest position of each room; None for a room that has never kept anything, or not for very long.
+
+        Raises:
+            BackendUnavailable: they cannot be read.
+        """
         ...

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from jararaca_ws.backends.base import BroadcastFunc, GapFunc, SendFunc
+from jararaca_ws.backends.base import BroadcastFunc, GapFunc, Publication, SendFunc
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_publisher import RedisPublisher
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
@@ -146,11 +146,11 @@ class RedisWebSocketConnectionBackend:
         await self._publisher.publish([(self._broadcast_channel, encode_publication([""], message))])
 
     async def send(self, rooms: list[str], message: bytes) -> None:
-        await self.send_many([(rooms, message)])
+        await self.send_many([Publication(rooms, message, secrets.token_urlsafe(12))])
 
-    async def send_many(self, sends: Sequence[tuple[list[str], bytes]]) -> None:
+    async def send_many(self, publications: Sequence[Publication]) -> None:
         items: list[tuple[bytes, bytes]] = []
-        for rooms, message in sends:
+        for rooms, message, *_ in publications:
             payload = encode_publication(rooms, message)
             items += [(self._prefix + room.encode(), payload) for room in rooms]
         await self._publisher.publish(items)

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from fastapi import WebSocket
 from starlette.routing import BaseRoute
 
-from jararaca_ws.backends.base import WebSocketConnectionBackend
+from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
-from jararaca_ws.manager import Publication, WebSocketConnectionManager
+from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.controllers import controller_path, join_paths
 from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of

@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
+    Publication,
     StartableBackend,
     SubscribingBackend,
     WebSocketConnectionBackend,
@@ -302,7 +303,9 @@ async def a_batch_is_sent_in_order(make: MakeBackend) -> None:
         if not isinstance(one.backend, BatchingBackend):
             return
         await one.subscribe("a", "b")
-        await one.backend.send_many([(["a"], b"1"), (["b", "a"], b"2"), (["b"], b"3")])
+        await one.backend.send_many(
+            [Publication(["a"], b"1", "i1"), Publication(["b", "a"], b"2", "i2"), Publication(["b"], b"3", "i3")]
+        )
         await one.until(lambda: len(one.sent) >= 3)
         assert one.messages == [b"1", b"2", b"3"]
 
