@@ -16,6 +16,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed, InvalidMessage, NotBound
+from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
@@ -101,10 +102,18 @@ class WebSocketConnection:
         websocket: the same socket as starlette sees it: headers, cookies, path parameters, client address.
     """
 
-    def __init__(self, scope: Scope, settings: ConnectionSettings | None = None) -> None:
+    def __init__(
+        self, scope: Scope, settings: ConnectionSettings | None = None, flusher: TickFlusher | None = None
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.scope = scope
         self.settings = settings or ConnectionSettings()
+        self.flusher = flusher or TickFlusher()
+        #: See `flushing.Receiver`.
+        self.direct: Callable[[bytes], None] | None = None
+        self.window_bits: int | None = None
+        #: Called when writing has raised.
+        self.on_failed: Callable[[Exception], None] = _nobody_writes_yet
         self.user_id: str | None = None
         self.subprotocol: str | None = None
         self.state = ConnectionState.CONNECTING
@@ -246,11 +255,26 @@ class WebSocketConnection:
         """
         if not self.alive:
             return False
+        if self.direct is not None:
+            self.flusher.deliver(frame, (self,))
+            return True
+        self.flusher.settle()
+        return self.queue(frame)
+
+    def queue(self, frame: Frame) -> bool:
+        """`enqueue` without regard to what the flusher still holds: for the flusher itself."""
+        if not self.alive:
+            return False
         if self.outbound.append(frame):
+            self.direct = None
             self.wake()
             return True
         self.slow("its outbound queue is full")
         return False
+
+    def failed(self, error: Exception) -> None:
+        """Writing has raised."""
+        self.on_failed(error)
 
     async def put(self, frame: Frame) -> None:
         """Queue a frame, waiting for space.
@@ -261,6 +285,10 @@ class WebSocketConnection:
             ConnectionClosed: before it was queued.
         """
         while self.alive:
+            if self.direct is not None:
+                self.flusher.deliver(frame, (self,))
+                return
+            self.flusher.settle()
             if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
                 self.wake()
                 return
@@ -279,6 +307,7 @@ class WebSocketConnection:
 
     def slow(self, problem: str) -> None:
         """Close with 4008, without what is queued: the client reads too slowly to be told everything."""
+        self.flusher.settle()
         self.outbound.clear()
         if self.alive:
             _log.warning("connection %s is a slow consumer: %s; closing it with 4008", self.id, problem)
@@ -298,8 +327,11 @@ class WebSocketConnection:
     def begin_close(self, code: int, reason: str) -> None:
         """Close after what is queued has been written, without waiting for it. Safe to call again."""
         if self.alive:
+            self.flusher.settle()
+        if self.alive:  # and was not too slow for what had been delivered
             self._closing = True
             self.alive = False
+            self.direct = None
             self.state = ConnectionState.CLOSING
             self.close_code, self.close_reason = int(code), reason
             self.outbound.wake()
@@ -319,6 +351,7 @@ class WebSocketConnection:
         if self.state is ConnectionState.CLOSED:
             return
         self.alive = False
+        self.direct = None
         self.state = ConnectionState.CLOSED
         if self.close_code is None:
             self.close_code, self.close_reason = int(code), reason
@@ -338,6 +371,10 @@ class WebSocketConnection:
 
 def _nobody_serves_yet() -> None:
     """What is queued waits for the writer, which looks at the queue when it begins."""
+
+
+def _nobody_writes_yet(error: Exception) -> None:
+    """Nothing is written directly before there is a writer."""
 
 
 def check_close(code: int, reason: str) -> None:

@@ -22,10 +22,10 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed, MessageNotEncodable
+from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.protocol import Frame, Gap, encode
 from jararaca_ws.rooms import RoomRegistry, check_rooms
-from jararaca_ws.writing import TickFlusher
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
 
@@ -41,7 +41,7 @@ class Counters:
 
     Attributes:
         sent: messages given to the backend and accepted.
-        delivered: frames put into outbound queues.
+        delivered: frames written to sockets, or put into outbound queues.
         overflows: connections closed with 4008.
         gaps: times at which the backend may have missed something.
         dropped: frames of the backend that were not text, and so were delivered to nobody.
@@ -68,7 +68,6 @@ class WebSocketConnectionManager:
 
     Attributes:
         instance_id: unique among all processes.
-        counters: see `Counters`.
     """
 
     def __init__(self, backend: WebSocketConnectionBackend, *, settings: ConnectionSettings | None = None) -> None:
@@ -80,7 +79,7 @@ class WebSocketConnectionManager:
         self.backend = backend
         self.settings = settings or ConnectionSettings()
         self.instance_id = uuid.uuid4().hex
-        self.counters = Counters()
+        self._counters = Counters()
         self._ids = count()
         self.flusher = TickFlusher()
         self._rooms: RoomRegistry[WebSocketConnection] = RoomRegistry()
@@ -138,6 +137,12 @@ class WebSocketConnectionManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def counters(self) -> Counters:
+        """What this instance has done since it started."""
+        self._counters.delivered = self.flusher.delivered
+        return self._counters
 
     # --- connections and rooms ----------------------------------------------------------------------------------------
 
@@ -234,6 +239,9 @@ class WebSocketConnectionManager:
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
         if connection not in self._connections:
+            # One flusher for all that comes to it, or the order would be lost.
+            connection.flusher.settle()
+            connection.flusher = self.flusher
             self._connections[connection] = None
             connection.on_closed(self._closed)
 
@@ -334,12 +342,12 @@ class WebSocketConnectionManager:
     # --- delivering: no await between here and the outbound queues ----------------------------------------------------
 
     async def _deliver_to_rooms(self, rooms: list[str], message: bytes) -> None:
-        self._deliver(self._rooms.union(rooms), message)
+        self._deliver(self._rooms.snapshot(rooms), message)
 
     async def _deliver_to_all(self, message: bytes) -> None:
-        self._deliver(self._connections, message)
+        self._deliver(tuple(self._connections), message)
 
-    def _deliver(self, connections: Collection[WebSocketConnection], message: bytes) -> None:
+    def _deliver(self, connections: Sequence[WebSocketConnection], message: bytes) -> None:
         if not connections:
             return
         try:
@@ -350,10 +358,7 @@ class WebSocketConnectionManager:
                 return
             _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self.counters.dropped)
             return
-        delivered = 0
-        for connection in connections:
-            delivered += connection.enqueue(frame)
-        self.counters.delivered += delivered
+        self.flusher.deliver(frame, connections)
 
     def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
         self.counters.gaps += 1

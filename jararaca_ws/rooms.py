@@ -65,16 +65,19 @@ class RoomRegistry(Generic[_T]):
     An empty room does not exist. Join and leave cost O(1).
     """
 
-    __slots__ = ("_members", "_rooms")
+    __slots__ = ("_members", "_rooms", "_snapshot")
 
     def __init__(self) -> None:
         self._members: dict[str, set[_T]] = {}
         self._rooms: dict[_T, set[str]] = {}
+        # None once it may be wrong.
+        self._snapshot: tuple[str, tuple[_T, ...]] | None = None
 
     def join(self, room: str, member: _T) -> bool:
         """Add a member; True when it is the first of the room here."""
         members = self._members.get(room)
         first = members is None
+        self._snapshot = None
         if members is None:
             members = self._members[room] = set()
         members.add(member)
@@ -86,6 +89,7 @@ class RoomRegistry(Generic[_T]):
         rooms = self._rooms.get(member)
         if rooms is None or room not in rooms:
             return False
+        self._snapshot = None
         rooms.discard(room)
         if not rooms:
             del self._rooms[member]
@@ -108,11 +112,17 @@ class RoomRegistry(Generic[_T]):
         """The rooms of a member: a live view."""
         return self._rooms.get(member, ())
 
-    def union(self, rooms: Sequence[str]) -> Collection[_T]:
-        """The members of any of the rooms, each once. For one room it is the live view: nothing is copied."""
-        if len(rooms) == 1:
-            return self.members(rooms[0])
-        return dict.fromkeys(chain.from_iterable(map(self.members, rooms)))
+    def snapshot(self, rooms: Sequence[str]) -> tuple[_T, ...]:
+        """Who is in any of the rooms now, each once.
+
+        The last one is kept until somebody joins or leaves: what is sent to one room again and again copies nothing.
+        """
+        if len(rooms) != 1:
+            return tuple(dict.fromkeys(chain.from_iterable(map(self.members, rooms))))
+        room = rooms[0]
+        if self._snapshot is None or self._snapshot[0] != room:
+            self._snapshot = room, tuple(self.members(room))
+        return self._snapshot[1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)

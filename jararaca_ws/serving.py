@@ -14,8 +14,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection, check_close
 from jararaca_ws.errors import BadRoom, ConnectionClosed, IllegalTransition, Unavailable
+from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Frame
-from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, TickFlusher, Writer
+from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 
 __all__ = ["ServedWebSocket"]
 
@@ -48,14 +49,14 @@ class ServedWebSocket:
         settings: ConnectionSettings | None = None,
         flusher: TickFlusher | None = None,
     ) -> None:
-        self.connection = WebSocketConnection(scope, settings)
+        self.connection = WebSocketConnection(scope, settings, flusher)
         self.connection.websocket = WebSocket(scope, self.receive, self.send)
         self.connection.on_closing = self._abandon_handshake
         self.connection.on_closed(self._limit_handler)
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._writer = self._make_writer(flusher or TickFlusher())
+        self._writer = self._make_writer()
         self.connection.wake = self._writer.wake
         # Held while something is said about the handshake: an accept and a refusal must not overtake one another.
         self._handshake = asyncio.Lock()
@@ -64,11 +65,11 @@ class ServedWebSocket:
         # None before the handler runs and after it: cancels it when it outlives its client.
         self._handler_deadline: asyncio.Timeout | None = None
 
-    def _make_writer(self, flusher: TickFlusher) -> Writer:
+    def _make_writer(self) -> Writer:
         frames: DirectFrames | None = self._scope.get("extensions", {}).get(DIRECT_FRAMES)
         if frames is None:
             return TaskWriter(self.connection, self._send)
-        return DirectWriter(self.connection, frames, flusher)
+        return DirectWriter(self.connection, frames)
 
     def _abandon_handshake(self) -> None:
         if not self.connection.accepted and not self._handshake.locked():

@@ -15,17 +15,14 @@ from typing import Protocol
 from starlette.types import Send
 
 from jararaca_ws.connection import ConnectionState, WebSocketConnection
-from jararaca_ws.protocol import Frame
+from jararaca_ws.flushing import TURN_BYTES
 
-__all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "TickFlusher", "Writer"]
+__all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "Writer"]
 
 _log = logging.getLogger("jararaca_ws")
 
 DIRECT_FRAMES = "jararaca_ws.frames"
 """The ASGI scope extension under which a server offers `DirectFrames`."""
-
-_TURN_BYTES = 128 * 1024
-"""What one connection may write in one tick: a connection with a long queue does not hold up the others."""
 
 
 class DirectFrames(Protocol):
@@ -54,6 +51,10 @@ class DirectFrames(Protocol):
         """Call back each time at which the transport becomes writable again."""
         ...
 
+    def on_unwritable(self, callback: Callable[[], None]) -> None:
+        """Call back, at once, each time at which `accepts_frames` has become False."""
+        ...
+
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back when the transport has gone. It may come before or after the disconnect message."""
         ...
@@ -75,60 +76,14 @@ class Writer(Protocol):
         ...
 
 
-class TickFlusher:
-    """Runs the writers that were woken in this turn of the event loop, once, at its end. One for each manager.
-
-    Attributes:
-        ticks: how many turns had something to write.
-        writes: how many writes to transports there were.
-    """
-
-    def __init__(self) -> None:
-        self.ticks = 0
-        self.writes = 0
-        self._woken: list[DirectWriter] = []
-        # The last batch that was joined: in a room, most connections have the same frames to write.
-        self._batch: list[Frame] = []
-        self._window: int | None = None
-        self._joined = b""
-
-    def add(self, writer: DirectWriter) -> None:
-        """Have a writer flushed at the end of this turn."""
-        if not self._woken:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._woken.append(writer)
-
-    def _flush(self) -> None:
-        woken, self._woken = self._woken, []
-        self.ticks += 1
-        for writer in woken:
-            try:
-                writer.flush()
-            except Exception as error:
-                # One socket's trouble is not the others': they have been woken, and nobody would wake them again.
-                writer.failed(error)
-        # Not kept: it may hold on to large frames.
-        self._batch, self._joined = [], b""
-
-    def join(self, batch: list[Frame], window_bits: int | None) -> bytes:
-        """The bytes of the frames, made once for neighbours that write the same."""
-        if batch != self._batch or window_bits != self._window:
-            self._batch, self._window = batch, window_bits
-            wires = [frame.wire(window_bits) for frame in batch]
-            self._joined = wires[0] if len(wires) == 1 else b"".join(wires)
-        self.writes += 1
-        return self._joined
-
-
 class DirectWriter:
     """Writes at the end of the tick, without a task."""
 
-    __slots__ = ("_abort", "_closed", "_connection", "_flusher", "_frames", "_stall", "_woken")
+    __slots__ = ("_abort", "_closed", "_connection", "_frames", "_stall", "_woken")
 
-    def __init__(self, connection: WebSocketConnection, frames: DirectFrames, flusher: TickFlusher) -> None:
+    def __init__(self, connection: WebSocketConnection, frames: DirectFrames) -> None:
         self._connection = connection
         self._frames = frames
-        self._flusher = flusher
         self._woken = False
         # None while the transport takes what it is given.
         self._stall: asyncio.TimerHandle | None = None
@@ -136,16 +91,19 @@ class DirectWriter:
         self._abort: asyncio.TimerHandle | None = None
         self._closed = False
         frames.on_writable(self._resumed)
+        frames.on_unwritable(self._paused)
         frames.on_drain(connection.begin_shutdown)
         frames.on_lost(self._lost)
+        connection.on_failed = self.failed
 
     def wake(self) -> None:
         if not self._woken:
             self._woken = True
-            self._flusher.add(self)
+            self._connection.flusher.add(self)
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """No task: the flusher does the writing."""
+        self._connection.window_bits = self._frames.window_bits
         self._connection.on_closed(self._unstall)
 
     def flush(self) -> None:
@@ -155,15 +113,19 @@ class DirectWriter:
         frames = self._frames
         if connection.accepted and frames.accepts_frames:
             outbound = connection.outbound
-            if outbound.evicted:
-                connection.tell_evicted()
-            batch = outbound.take(_TURN_BYTES)
+            connection.tell_evicted()
+            batch = outbound.take(TURN_BYTES)
             if batch:
-                frames.write_frames(self._flusher.join(batch, frames.window_bits))
-                if outbound.size:
-                    self.wake()
-                    return
-        if connection.state is not ConnectionState.OPEN or not frames.accepts_frames:
+                connection.flusher.writes += 1
+                frames.write_frames(connection.flusher.join(batch, frames.window_bits))
+            connection.tell_evicted()
+            if outbound.size:
+                self.wake()
+                return
+        if connection.state is ConnectionState.OPEN and frames.accepts_frames:
+            # Nothing waits: from here on the flusher writes by itself what is delivered.
+            connection.direct = frames.write_frames
+        else:
             self._flush_otherwise()
 
     def _flush_otherwise(self) -> None:
@@ -175,6 +137,10 @@ class DirectWriter:
         elif not self._frames.accepts_frames and self._stall is None:
             timeout_s = connection.settings.write_timeout.total_seconds()
             self._stall = asyncio.get_running_loop().call_later(timeout_s, self._stalled)
+
+    def _paused(self) -> None:
+        self._connection.direct = None
+        self._flush_otherwise()
 
     def _resumed(self) -> None:
         self._unstall()

@@ -66,10 +66,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 )
             ]
         self._writing_paused = False
+        self._eof = False
         # The deflate window that frames may be shared with; None where compression was not agreed to.
         self.window_bits: int | None = None
         # None until a connection of ours writes here.
         self._writable_again: Callable[[], None] | None = None
+        self._unwritable: Callable[[], None] | None = None
         self._drain: Callable[[], None] | None = None
         self._lost: Callable[[], None] | None = None
 
@@ -86,7 +88,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._lost is not None:
             self._lost()
         # They lead to the connection and back: a circle that only the collector would find.
-        self._writable_again = self._drain = self._lost = None
+        self._writable_again = self._unwritable = self._drain = self._lost = None
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -98,12 +100,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._writing_paused = True
+        self._check_writable()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._writing_paused = False
         if self._writable_again is not None:
             self._writable_again()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._check_writable()  # it may have been a close frame, or nonsense
+
+    def _check_writable(self) -> None:
+        """Called after everything that may end `accepts_frames`."""
+        if self._unwritable is not None and self.handshake_complete and not self.accepts_frames:
+            self._unwritable()
 
     def shutdown(self) -> None:
         """The server stops: each socket closes at a moment of its own within the drain window, and is dropped after it.
@@ -115,13 +127,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
             return
         self.loop.call_later(random.uniform(0, self.drain_window_s), self._drain)
-        self.loop.call_later(self.drain_window_s + _LAST_WORD_S, self.transport.abort)
+        self.loop.call_later(self.drain_window_s + _LAST_WORD_S, self.abort)
 
     # --- uvicorn closes, and waits for the buffer: a peer who does not read would be kept for ever -------------------
 
     def _drop_soon(self) -> None:
         if self.transport.is_closing():
-            self.loop.call_later(_LAST_WORD_S, self.transport.abort)
+            self.loop.call_later(_LAST_WORD_S, self.abort)
+            self._check_writable()
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
@@ -138,7 +151,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def eof_received(self) -> None:
         super().eof_received()
         # The transport closes itself after this.
-        self.loop.call_later(_LAST_WORD_S, self.transport.abort)
+        self._eof = True
+        self._check_writable()
+        self.loop.call_later(_LAST_WORD_S, self.abort)
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
@@ -160,11 +175,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _open(self) -> bool:
-        return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
+        return self.handshake_complete and not self.close_sent and not self._eof and not self.transport.is_closing()
 
     def on_writable(self, callback: Callable[[], None]) -> None:
         """Call back each time at which the transport becomes writable again."""
         self._writable_again = callback
+
+    def on_unwritable(self, callback: Callable[[], None]) -> None:
+        """Call back each time at which `accepts_frames` has become False."""
+        self._unwritable = callback
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back when the transport has gone."""
@@ -187,11 +206,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         # Not `close`, as uvicorn has it: that waits for a peer who does not read, for ever.
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self.close_timer = self.loop.call_later(self.close_timeout, self.abort)
 
     def abort(self) -> None:
         """Drop the transport and its buffer at once: a polite close would wait for a peer that does not read."""
         self.transport.abort()
+        self._check_writable()
 
 
 def _shared_window(extensions: list[Any]) -> int | None:

@@ -25,6 +25,10 @@ class Writes:
             monkeypatch.setattr(protocol, "transport", transport)
             monkeypatch.setattr(protocol, "write_frames", transport.write)
 
+        for connection in server.connections:  # they have the writers from before
+            connection.direct = None
+            connection.wake()
+
     @property
     def counts(self) -> list[int]:
         return [len(sizes) for sizes in self.sizes.values()]
@@ -49,6 +53,7 @@ async def test_frames_of_one_tick_are_one_write_for_each_connection(monkeypatch:
         await until(lambda: len(server.manager.members("a")) == 5)
         await asyncio.sleep(0)
         writes = Writes(server, monkeypatch)
+        await asyncio.sleep(0)
         before = server.manager.flusher.ticks
         for n in range(20):
             await server.manager.send(["a"], Note(n=n))  # the memory backend delivers without a turn of the loop
@@ -67,6 +72,7 @@ async def test_a_lone_message_leaves_in_the_same_turn(monkeypatch: pytest.Monkey
         await until(lambda: server.manager.members("a"))
         await asyncio.sleep(0)
         writes = Writes(server, monkeypatch)
+        await asyncio.sleep(0)
         await server.manager.send(["a"], Note(n=1))
         await asyncio.sleep(0)  # one turn, no more
         assert writes.counts == [1]

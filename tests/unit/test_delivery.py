@@ -106,6 +106,7 @@ async def test_a_message_that_may_not_be_dropped_still_closes_a_slow_reader():
             slow.server.taking.clear()
             for n in range(100):
                 await manager.send(["a"], Said(n=n))
+            await turns()
             assert not slow.connection.alive
             assert slow.connection.close_code == 4008
 

@@ -118,14 +118,14 @@ def test_the_first_to_join_and_the_last_to_leave_are_told():
     assert len(registry) == 0
 
 
-def test_a_union_has_each_member_once():
+def test_a_snapshot_has_each_member_once():
     registry: RoomRegistry[str] = RoomRegistry()
     for room, member in [("a", "x"), ("a", "y"), ("b", "y"), ("b", "z")]:
         registry.join(room, member)
-    assert sorted(registry.union(["a", "b", "nobody"])) == ["x", "y", "z"]
-    assert sorted(registry.union(["a"])) == ["x", "y"]
-    assert list(registry.union(["nobody"])) == []
-    assert list(registry.union([])) == []
+    assert sorted(registry.snapshot(["a", "b", "nobody"])) == ["x", "y", "z"]
+    assert sorted(registry.snapshot(["a"])) == ["x", "y"]
+    assert list(registry.snapshot(["nobody"])) == []
+    assert list(registry.snapshot([])) == []
 
 
 _rooms = st.sampled_from(["a", "b", "c", "d"])
@@ -160,10 +160,10 @@ class RegistryMachine(RuleBasedStateMachine):
         self.pairs = {pair for pair in self.pairs if pair[1] != member}
 
     @rule(rooms=st.lists(_rooms, unique=True))
-    def union(self, rooms: list[str]) -> None:
-        union = list(self.registry.union(rooms))
-        assert len(union) == len(set(union))
-        assert set(union) == {member for room, member in self.pairs if room in rooms}
+    def snapshot(self, rooms: list[str]) -> None:
+        found = list(self.registry.snapshot(rooms))
+        assert len(found) == len(set(found))
+        assert set(found) == {member for room, member in self.pairs if room in rooms}
 
     @invariant()
     def both_maps_say_the_same_and_nothing_is_empty(self) -> None:

@@ -13,8 +13,9 @@ import pytest
 from starlette.exceptions import WebSocketException
 
 from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.protocol import CloseCode, Frame
-from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, TickFlusher
+from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter
 from tests.unit.sockets import FakeServer, Socket, errors_in, serving, turns, until, until_closed
 
 SCOPE: dict[str, Any] = {"type": "websocket", "path": "/", "headers": []}
@@ -38,6 +39,7 @@ class FakeFrames:
         self.closes: list[tuple[int, str]] = []
         self.aborts = 0
         self.resume: Callable[[], None] | None = None
+        self.stall: Callable[[], None] | None = None
         self.stop: Callable[[], None] | None = None
         self.on_close: Callable[[int], None] | None = None
 
@@ -63,6 +65,9 @@ class FakeFrames:
     def on_writable(self, callback: Callable[[], None]) -> None:
         self.resume = callback
 
+    def on_unwritable(self, callback: Callable[[], None]) -> None:
+        self.stall = callback
+
     def on_lost(self, callback: Callable[[], None]) -> None:
         self.lost = callback
 
@@ -71,6 +76,8 @@ class FakeFrames:
 
     def pause(self) -> None:
         self.full = True
+        assert self.stall is not None
+        self.stall()
 
     def take_again(self) -> None:
         """The transport has become writable again."""
@@ -82,11 +89,18 @@ class FakeFrames:
 class Client:
     """A connection and its writer on a transport that a test plays."""
 
-    def __init__(self, flusher: TickFlusher, *, settings: ConnectionSettings = SETTINGS, accepted: bool = True) -> None:
-        self.frames = FakeFrames()
+    def __init__(
+        self,
+        flusher: TickFlusher,
+        *,
+        settings: ConnectionSettings = SETTINGS,
+        accepted: bool = True,
+        frames: FakeFrames | None = None,
+    ) -> None:
+        self.frames = frames or FakeFrames()
         direct: DirectFrames = self.frames  # what the type checker says about the double
-        self.connection = WebSocketConnection(SCOPE, settings)
-        self.writer = DirectWriter(self.connection, direct, flusher)
+        self.connection = WebSocketConnection(SCOPE, settings, flusher)
+        self.writer = DirectWriter(self.connection, direct)
         self.connection.wake = self.writer.wake
         if accepted:
             self.connection.open(None)
@@ -215,14 +229,14 @@ class Broken(FakeFrames):
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-async def test_a_write_that_fails_stops_nobody_else(place: int, flusher: TickFlusher):
+@pytest.mark.parametrize("ready", [False, True])
+async def test_a_write_that_fails_stops_nobody_else(ready: bool, place: int, flusher: TickFlusher):
     """One socket's failure is its own: the others of the tick are written, and go on to be written."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    clients = [Client(flusher) for _ in range(3)]
     broken = Broken()
-    clients[place].writer = DirectWriter(clients[place].connection, broken, flusher)
-    clients[place].connection.wake = clients[place].writer.wake
-    await turns()
+    clients = [Client(flusher, frames=broken if n == place else None) for n in range(3)]
+    if ready:  # the flusher writes by itself
+        await turns()
     others = [client for client in clients if client is not clients[place]]
     for one in [text("a"), text("b")]:
         for client in clients:
