@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import uuid
@@ -20,6 +19,7 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
+from jararaca_ws.waiting import Flag
 
 __all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection", "check_close"]
 
@@ -119,7 +119,7 @@ class WebSocketConnection:
         self.state = ConnectionState.CONNECTING
         self.accepted = False
         self.alive = True
-        self.closed = asyncio.Event()
+        self.closed = Flag()
         self.close_code: int | None = None
         self.close_reason = ""
         self.overflowed = False

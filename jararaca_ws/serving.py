@@ -85,35 +85,35 @@ class ServedWebSocket:
         """
         self._connect = await self._receive()
         connection = self.connection
-        async with asyncio.TaskGroup() as tasks:
-            pump = tasks.create_task(self._pump(), name=f"websocket-pump-{connection.id}")
-            writer = self._writer.start(tasks)
-            try:
-                end = await self._handle(handler)
-                connection.begin_close(end.code, end.reason)
-                await self._refuse_unaccepted(end)
-                await connection.closed.wait()
-            except asyncio.CancelledError:
-                connection.begin_close(CloseCode.SERVICE_RESTART, "")
-                raise
-            finally:
-                pump.cancel()
-                if writer is not None:
-                    writer.cancel()
-                connection.finish(CloseCode.NORMAL, "")
+        # Not a TaskGroup: this is held for each socket, and a pump that fails is the end of its connection already.
+        pump = asyncio.create_task(self._pump(), name=f"websocket-pump-{connection.id}")
+        writer = self._writer.start()
+        try:
+            end = await self._handle(handler)
+            connection.begin_close(end.code, end.reason)
+            await self._refuse_unaccepted(end)
+            await connection.closed.wait()
+        except asyncio.CancelledError:
+            connection.begin_close(CloseCode.SERVICE_RESTART, "")
+            raise
+        finally:
+            connection.finish(CloseCode.NORMAL, "")
+            await _end(pump, writer)
 
     async def _pump(self) -> None:
         inbound = self.connection.inbound
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                break
-            discarded = inbound.discarded
-            await inbound.put(message)
-            if inbound.discarded > discarded == 0:
-                _log.warning(
-                    "connection %s: its handler does not read, inbound messages are discarded", self.connection.id
-                )
+        message: Message = {}
+        try:
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                discarded = inbound.discarded
+                await inbound.put(message)
+                if inbound.discarded > discarded == 0:
+                    _log.warning(
+                        "connection %s: its handler does not read, inbound messages are discarded", self.connection.id
+                    )
+        except Exception as error:
+            _log.error("connection %s could not be read", self.connection.id, exc_info=error)
+            message = {"code": 1006}
         self.connection.finish(message.get("code", 1005), message.get("reason") or "")
 
     # --- the application inside ---------------------------------------------------------------------------------------
@@ -275,3 +275,11 @@ class ServedWebSocket:
         deadline = self._handler_deadline
         if deadline is not None and not deadline.expired():
             deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel the tasks and wait until they have ended, whatever happens to us meanwhile."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

@@ -71,8 +71,8 @@ class Writer(Protocol):
         """Something was queued, or the state has changed. Synchronous and cheap: called once for each frame."""
         ...
 
-    def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None] | None:
-        """Write until the connection is CLOSED; in a task of the group where it takes one."""
+    def start(self) -> asyncio.Task[None] | None:
+        """Write until the connection is CLOSED; in a task where it takes one, which the caller then owns."""
         ...
 
 
@@ -101,7 +101,7 @@ class DirectWriter:
             self._woken = True
             self._connection.flusher.add(self)
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
+    def start(self) -> None:
         """No task: the flusher does the writing."""
         self._connection.window_bits = self._frames.window_bits
         self._connection.on_closed(self._unstall)
@@ -203,8 +203,8 @@ class TaskWriter:
             timeout_s = self._connection.settings.close_timeout.total_seconds()
             self._deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
 
-    def start(self, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
-        return tasks.create_task(self._run(), name=f"websocket-writer-{self._connection.id}")
+    def start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._run(), name=f"websocket-writer-{self._connection.id}")
 
     async def _run(self) -> None:
         connection = self._connection

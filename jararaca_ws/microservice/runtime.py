@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import TracebackType
 from typing import Any
 
 from jararaca_ws.errors import ConfigurationError, JararacaError
@@ -80,7 +81,7 @@ class MicroserviceRuntime:
                 "enter its lifespan first (in a test: app.router.lifespan_context(app))",
             )
         self.container.new_unit_of_work()
-        return _nested(self._interceptors, app_context) if self._interceptors else nullcontext()
+        return _Nested(self._interceptors, app_context) if self._interceptors else nullcontext()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -153,21 +154,46 @@ def _is_to_build(entry: object) -> bool:
     return isinstance(entry, type) or is_provider(entry)
 
 
-@asynccontextmanager
-async def _nested(interceptors: Sequence[AppInterceptor], app_context: AppTransactionContext) -> AsyncIterator[None]:
-    failure: BaseException | None = None
-    async with AsyncExitStack() as stack:
+class _Nested:
+    """Interceptors around one unit of work, nested like ``async with``.
+
+    What an `AsyncExitStack` does, at a third of its memory: a WebSocket holds one for as long as it is open.
+    """
+
+    __slots__ = ("_app_context", "_entered", "_interceptors")
+
+    def __init__(self, interceptors: Sequence[AppInterceptor], app_context: AppTransactionContext) -> None:
+        self._interceptors = interceptors
+        self._app_context = app_context
+        self._entered: list[AbstractAsyncContextManager[None]] = []
+
+    async def __aenter__(self) -> None:
         try:
-            for interceptor in interceptors:
-                await stack.enter_async_context(interceptor.intercept(app_context))
+            for interceptor in self._interceptors:
+                one = interceptor.intercept(self._app_context)
+                await one.__aenter__()
+                self._entered.append(one)
         except BaseException as error:
-            failure = error
-            raise
-        yield
-    if failure is not None:
-        raise JararacaError(
-            "an interceptor swallowed the error of another one, so the unit of work did not run"
-        ) from failure
+            if not await self.__aexit__(type(error), error, error.__traceback__):
+                raise
+            raise JararacaError(
+                "an interceptor swallowed the error of another one, so the unit of work did not run"
+            ) from error
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        thrown = error
+        while self._entered:
+            one = self._entered.pop()
+            try:
+                if await one.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None):
+                    error = None
+            except BaseException as another:
+                error = another
+        if error is not None and error is not thrown:
+            raise error
+        return thrown is not None and error is None
 
 
 async def _stop(

@@ -16,6 +16,7 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.waiting import Flag, Mailbox
 from jararaca_ws.writing import DIRECT_FRAMES
 
 __all__ = ["WebSocketProtocol"]
@@ -65,6 +66,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     compress_settings={"memLevel": 5},
                 )
             ]
+        # uvicorn's are an asyncio.Queue and an asyncio.Event: 4 kB for each socket.
+        self.queue: Any = Mailbox()
+        self.writable: Any = Flag()
+        self.writable.set()
         self._writing_paused = False
         self._eof = False
         # The deflate window that frames may be shared with; None where compression was not agreed to.

@@ -526,15 +526,15 @@ async def test_the_task_writer_gives_the_same_frames_in_the_same_order():
     connection = WebSocketConnection(SCOPE, SETTINGS)
     writer = TaskWriter(connection, server.send)
     connection.wake = writer.wake
-    async with asyncio.TaskGroup() as tasks:
-        writer.start(tasks)
-        for name in ("a", "b"):
-            connection.enqueue(text(name))
-        await turns()
-        assert server.sent == []
-        connection.open(None)
-        connection.enqueue(Frame(b"\x00", binary=True))
-        connection.begin_close(1000, "bye")
+    writing = writer.start()
+    for name in ("a", "b"):
+        connection.enqueue(text(name))
+    await turns()
+    assert server.sent == []
+    connection.open(None)
+    connection.enqueue(Frame(b"\x00", binary=True))
+    connection.begin_close(1000, "bye")
+    await writing
     assert server.frames == ["a", "b", b"\x00"]
     assert server.close == (1000, "bye")
     assert server.most_in_send == 1
@@ -548,9 +548,9 @@ async def test_a_server_that_raises_ends_the_connection_quietly(caplog: pytest.L
     connection = WebSocketConnection(SCOPE, SETTINGS)
     writer = TaskWriter(connection, server.send)
     connection.wake = writer.wake
-    async with asyncio.TaskGroup() as tasks:
-        writer.start(tasks)
-        connection.open(None)
-        connection.enqueue(text("a"))
+    writing = writer.start()
+    connection.open(None)
+    connection.enqueue(text("a"))
+    await writing
     assert connection.close_code == 1006
     assert errors_in(caplog) == []
