@@ -150,6 +150,7 @@ class DirectWriter:
         self.wake()
 
     def _lost(self) -> None:
+        self._connection.direct = None
         # The reading task hears of it, with the close code, in a moment; unless it waits for a handler that is busy.
         asyncio.get_running_loop().call_later(1.0, self._connection.finish, 1006, "")
 

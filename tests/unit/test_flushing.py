@@ -91,6 +91,17 @@ async def test_nothing_is_written_to_who_has_gone_in_the_same_turn():
     assert flusher.delivered == 1
 
 
+async def test_nothing_is_written_to_a_transport_that_is_lost():
+    flusher = TickFlusher()
+    lost, stays = await ready(flusher, 2)
+    flusher.deliver(text("a"), everyone([lost, stays]))
+    lost.frames.aborts = 1  # from here on a write fails the test
+    lost.frames.lost()
+    await asyncio.sleep(0)
+    assert lost.frames.written == []
+    assert stays.frames.written == [wire(text("a"))]
+
+
 async def test_a_transport_that_fills_up_in_the_turn_queues_the_rest():
     flusher = TickFlusher()
     full, other = await ready(flusher, 2)
