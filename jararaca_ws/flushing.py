@@ -55,17 +55,19 @@ class TickFlusher:
         ticks: how many turns had something to write.
         writes: how many writes to transports there were.
         delivered: how many frames were written or queued.
+        conflated: how many were not, because a newer one with the same key came in the same turn.
     """
 
     def __init__(self) -> None:
         self.ticks = 0
         self.writes = 0
         self.delivered = 0
+        self.conflated = 0
         self._woken: list[Flushable] = []
         # Delivered in this turn, in order, and neither written nor queued yet.
         self._delivered: list[tuple[Frame, Sequence[Receiver]]] = []
         self._delivered_bytes = 0
-        # Whether one of these frames may replace another one: only queues know how.
+        # Whether one of these frames may replace another one.
         self._keyed = False
         self._scheduled = False
         # The last batch that was joined: in a room, most connections have the same frames to write.
@@ -128,26 +130,32 @@ class TickFlusher:
         return delivered
 
     def _write_delivered(self) -> None:
-        if self._keyed:
-            self.settle()
-            return
+        keyed = self._keyed
         delivered = self._take()
         if not delivered:
             return
         first = delivered[0][1]
         if all(receivers is first or receivers == first for _, receivers in delivered):
-            self._write([frame for frame, _ in delivered], first)
+            batch = [frame for frame, _ in delivered]
+            self._write(self._newest(batch, len(first)) if keyed else batch, first)
             return
         batches: dict[Receiver, list[Frame]] = {}
         for frame, receivers in delivered:
             for receiver in receivers:
-                batch = batches.get(receiver)
-                if batch is None:
+                frames = batches.get(receiver)
+                if frames is None:
                     batches[receiver] = [frame]
                 else:
-                    batch.append(frame)
-        for receiver, batch in batches.items():
-            self._write(batch, (receiver,))
+                    frames.append(frame)
+        for receiver, frames in batches.items():
+            self._write(self._newest(frames, 1) if keyed else frames, (receiver,))
+
+    def _newest(self, batch: list[Frame], receivers: int) -> list[Frame]:
+        """The batch, with only the last of the frames that have one key."""
+        last = {frame.key: frame for frame in batch}
+        newest = [frame for frame in batch if frame.key is None or last[frame.key] is frame]
+        self.conflated += (len(batch) - len(newest)) * receivers
+        return newest
 
     def _write(self, batch: list[Frame], receivers: Sequence[Receiver]) -> None:
         """Write the same frames to each receiver: the loop that the speed of the whole library is made of."""

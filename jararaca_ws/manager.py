@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from types import TracebackType
 
@@ -45,8 +45,8 @@ class Counters:
         overflows: connections closed with 4008.
         gaps: times at which the backend may have missed something.
         dropped: frames of the backend that were not text, and so were delivered to nobody.
-        conflated, evicted: queued frames that a newer one replaced (`latest`), or that made room for one
-            (``drop_oldest``).
+        conflated, evicted: frames that a newer one replaced before they were written (`latest`), or that made room for
+            one (``drop_oldest``).
     """
 
     sent: int = 0
@@ -141,8 +141,8 @@ class WebSocketConnectionManager:
     @property
     def counters(self) -> Counters:
         """What this instance has done since it started."""
-        self._counters.delivered = self.flusher.delivered
-        return self._counters
+        counters, flusher = self._counters, self.flusher
+        return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
 
     # --- connections and rooms ----------------------------------------------------------------------------------------
 
@@ -246,9 +246,9 @@ class WebSocketConnectionManager:
             connection.on_closed(self._closed)
 
     def _closed(self, connection: WebSocketConnection) -> None:
-        self.counters.overflows += connection.overflowed
-        self.counters.conflated += connection.outbound.conflated
-        self.counters.evicted += connection.outbound.evicted
+        self._counters.overflows += connection.overflowed
+        self._counters.conflated += connection.outbound.conflated
+        self._counters.evicted += connection.outbound.evicted
         self._let_go(connection)
 
     def _let_go(self, connection: WebSocketConnection) -> None:
@@ -297,7 +297,7 @@ class WebSocketConnectionManager:
             frame = self._encode(message)
         self._check_started()
         await self.backend.broadcast(frame.payload)
-        self.counters.sent += 1
+        self._counters.sent += 1
 
     def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase) -> Publication:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
@@ -318,7 +318,7 @@ class WebSocketConnectionManager:
         else:
             for publication in publications:
                 await self.backend.send(publication.rooms, publication.payload)
-        self.counters.sent += len(publications)
+        self._counters.sent += len(publications)
 
     def _check_started(self) -> None:
         if not self._started:
@@ -353,15 +353,15 @@ class WebSocketConnectionManager:
         try:
             frame = Frame.of_payload(message)
         except ValueError:
-            self.counters.dropped += 1
-            if self.counters.dropped > 1 and self.counters.dropped % 1000:
+            self._counters.dropped += 1
+            if self._counters.dropped > 1 and self._counters.dropped % 1000:
                 return
-            _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self.counters.dropped)
+            _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self._counters.dropped)
             return
         self.flusher.deliver(frame, connections)
 
     def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
-        self.counters.gaps += 1
+        self._counters.gaps += 1
         for room in rooms:
             self._tell(self._rooms.members(room), Gap(room=room))
         if broadcasts:

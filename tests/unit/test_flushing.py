@@ -118,13 +118,19 @@ async def test_a_transport_that_fills_up_in_the_turn_queues_the_rest():
     assert full.connection.direct is not None, "it keeps up again"
 
 
-async def test_of_frames_with_one_key_the_newest_of_the_turn_is_written():
+@pytest.mark.parametrize("overlapping", [False, True])
+async def test_of_frames_with_one_key_the_newest_of_the_turn_is_written(overlapping: bool):
     flusher = TickFlusher()
-    clients = await ready(flusher, 2)
+    clients = await ready(flusher, 3)
     for n in range(5):
-        flusher.deliver(Frame(b"%d" % n, key="k"), everyone(clients))
+        flusher.deliver(Frame(b"%d" % n, key="k"), everyone(clients[: 3 - (overlapping and n % 2)]))
+        flusher.deliver(Frame(b"other %d" % n, key=f"k{n % 2}"), everyone(clients))
+        flusher.deliver(Frame(b"plain"), everyone(clients))
     await asyncio.sleep(0)
-    assert [client.frames.written for client in clients] == [[Frame(b"4").wire()]] * 2
+    plain, newest = Frame(b"plain"), [Frame(b"4"), Frame(b"other 4")]
+    expected = wire(plain, plain, plain, Frame(b"other 3"), plain, *newest, plain)
+    assert [client.frames.written for client in clients] == [[expected]] * 3
+    assert flusher.conflated == 3 * (4 + 3) - (2 if overlapping else 0)
 
 
 async def test_more_than_a_turn_takes_is_written_at_once_and_held_nowhere():
