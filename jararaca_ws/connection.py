@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Scope
 from starlette.websockets import WebSocket
@@ -19,6 +19,7 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
 from jararaca_ws.queues import InboundQueue, OutboundQueue
+from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from jararaca_ws.waiting import Flag
 
 __all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection", "check_close"]
@@ -56,6 +57,9 @@ class ConnectionSettings:
         read_patience: how long a full inbound queue waits for a handler that has never read, before the oldest message
             is discarded. Once it has read, nothing is.
         handler_grace: how long a handler may go on after its client has gone, before it is cancelled.
+        max_recovered: how many missed messages of a room a client that comes back gets; who has missed more is told
+            ``recovered: false``.
+        recover_timeout: how long such a client may take to send its positions, before it counts as one without.
     """
 
     max_queue_bytes: int = 1024 * 1024
@@ -65,13 +69,15 @@ class ConnectionSettings:
     max_inbound_bytes: int = 1024 * 1024
     read_patience: timedelta = timedelta(seconds=5)
     handler_grace: timedelta = timedelta(seconds=10)
+    max_recovered: int = 300
+    recover_timeout: timedelta = timedelta(seconds=10)
 
     def __post_init__(self) -> None:
-        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes"):
+        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes", "max_recovered"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
-        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace"):
+        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace", "recover_timeout"):
             value = getattr(self, name)
             if not isinstance(value, timedelta) or value < timedelta(0):
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
@@ -100,6 +106,7 @@ class WebSocketConnection:
         accepted: whether the handshake was.
         alive: whether it can still get messages: open, or on its way to be.
         websocket: the same socket as starlette sees it: headers, cookies, path parameters, client address.
+        recovery: None, or the positions that a client which comes back sends first.
     """
 
     def __init__(
@@ -123,6 +130,8 @@ class WebSocketConnection:
         self.close_code: int | None = None
         self.close_reason = ""
         self.overflowed = False
+        offered = scope.get("subprotocols", ())
+        self.recovery = RecoveryRequest() if RECOVER_SUBPROTOCOL in offered and SUBPROTOCOL in offered else None
         self.websocket: WebSocket
         self.outbound = OutboundQueue(self.settings.max_queue_bytes)
         self.inbound = InboundQueue(
@@ -245,6 +254,21 @@ class WebSocketConnection:
         """Call back, once and synchronously, in the moment in which the connection becomes CLOSED."""
         if callback not in self._on_closed:
             self._on_closed.append(callback)
+
+    def takes(self, message: MutableMapping[str, Any]) -> bool:
+        """Whether what was read is for us: the first frame of a client that comes back, with its positions.
+
+        Malformed ones close the connection with 4501.
+        """
+        request = self.recovery
+        if request is None or request.has_come:
+            return False
+        try:
+            return request.take(message)
+        except InvalidMessage as error:
+            _log.warning("connection %s sent positions that were refused: %s", self.id, error)
+            self.begin_close(CloseCode.BAD_REQUEST, f"{error.code}: the positions were refused")
+            return True
 
     def enqueue(self, frame: Frame) -> bool:
         """Queue a frame without waiting; False when the connection is closing or its queue is full.

@@ -1,32 +1,42 @@
-"""Delivery policies: what becomes of a message whose reader is slow. Part of the message type."""
+"""Delivery policies: what becomes of a message whose reader is slow, or away. Part of the message type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from jararaca_ws.backends.base import Retention
 from jararaca_ws.errors import ConfigurationError
 
-__all__ = ["Delivery", "ephemeral", "header_of", "latest", "policy_of", "split"]
+__all__ = ["MAX_HISTORY", "Delivery", "ephemeral", "header_of", "latest", "policy_of", "recoverable", "split"]
 
 _MAX_KEY_BYTES = 255
+
+MAX_HISTORY = 10_000
+"""How many messages a room's history may keep: all of it is read at once where an instance has missed all of it."""
+
+_MAX_TTL = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How messages of one type are delivered to a reader that does not keep up. Made by `ephemeral` and `latest`.
+    """How messages of one type are delivered to a reader that does not keep up. Made by `ephemeral`, `latest` and
+    `recoverable`.
 
     Attributes:
         drop_oldest: the oldest queued messages of such types make room for newer ones.
         key: None, or what tells messages apart of which a slow reader needs only the newest.
+        retention: None, or how much of them each room's history keeps.
     """
 
     drop_oldest: bool = False
     key: Callable[[Any], object] | None = None
+    retention: Retention | None = None
 
 
 def ephemeral(*, drop_oldest: bool = False) -> Delivery:
@@ -52,6 +62,24 @@ def latest(*, key: str | Callable[[Any], object]) -> Delivery:
             raise ConfigurationError(f"latest(key={key!r}) does not name a field", "give a field's name or a function")
         return Delivery(key=lambda message: getattr(message, name))
     return Delivery(key=key)
+
+
+def recoverable(*, size: int = 100, ttl: timedelta = timedelta(minutes=5)) -> Delivery:
+    """Kept in the history of each room that it is sent to: who was away gets it on coming back.
+
+    Each connection gets every one of a room that it is in, once, in the order of the room's history, whatever happens
+    between the instances. What cannot be kept to that is said: the connection is closed with 4010, and a client that
+    comes back too late is told ``recovered: false``. It needs a backend that keeps histories.
+
+    Args:
+        size: how many messages a room keeps, at most 10,000.
+        ttl: for how long after its newest one a room keeps them, at most 30 days.
+    """
+    if not 1 <= size <= MAX_HISTORY:
+        raise ConfigurationError(f"recoverable(size={size!r}) cannot be", f"give a whole number, 1 to {MAX_HISTORY}")
+    if not timedelta(milliseconds=1) <= ttl <= _MAX_TTL:
+        raise ConfigurationError(f"recoverable(ttl={ttl!r}) cannot be", "give a timedelta of at most 30 days")
+    return Delivery(retention=Retention(size, ttl // timedelta(milliseconds=1)))
 
 
 # --- how it travels ---------------------------------------------------------------------------------------------------

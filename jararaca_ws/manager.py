@@ -1,13 +1,10 @@
-"""The connection manager: who is in which room, encode once, publish, and deliver to local outbound queues."""
+"""The connection manager: who is in which room, encode once, publish; what comes back is `delivering`'s."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import uuid
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from types import TracebackType
 
 from starlette.websockets import WebSocket
@@ -15,47 +12,31 @@ from starlette.websockets import WebSocket
 from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
+    HistoryBackend,
     Publication,
     StartableBackend,
+    StreamPosition,
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
-from jararaca_ws.errors import ConfigurationError, ConnectionClosed, MessageNotEncodable
+from jararaca_ws.delivering import Counters, LocalDelivery
+from jararaca_ws.delivery import MAX_HISTORY
+from jararaca_ws.errors import ConfigurationError, ConnectionClosed
 from jararaca_ws.flushing import TickFlusher
+from jararaca_ws.healing import Healer
+from jararaca_ws.histories import HistoryReads, PositionReads
+from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
-from jararaca_ws.protocol import Frame, Gap, encode
-from jararaca_ws.rooms import RoomRegistry, check_rooms
+from jararaca_ws.preparing import Preparation
+from jararaca_ws.recovery import Recoveries
+from jararaca_ws.retained import RoomHistory
+from jararaca_ws.rooms import check_room, check_rooms
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
 
-_log = logging.getLogger("jararaca_ws")
-
 SCOPE_KEY = "jararaca_ws.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What this instance has done since it started.
-
-    Attributes:
-        sent: messages given to the backend and accepted.
-        delivered: frames written to sockets, or put into outbound queues.
-        overflows: connections closed with 4008.
-        gaps: times at which the backend may have missed something.
-        dropped: frames of the backend that were not text, and so were delivered to nobody.
-        conflated, evicted: frames that a newer one replaced before they were written (`latest`), or that made room for
-            one (``drop_oldest``).
-    """
-
-    sent: int = 0
-    delivered: int = 0
-    overflows: int = 0
-    gaps: int = 0
-    dropped: int = 0
-    conflated: int = 0
-    evicted: int = 0
 
 
 class WebSocketConnectionManager:
@@ -67,7 +48,7 @@ class WebSocketConnectionManager:
             await manager.send(["chat-7"], ChatMessage(text="hello"))
 
     Attributes:
-        instance_id: unique among all processes.
+        delivery: the connections and rooms of this instance, and what is delivered to them.
     """
 
     def __init__(self, backend: WebSocketConnectionBackend, *, settings: ConnectionSettings | None = None) -> None:
@@ -78,20 +59,43 @@ class WebSocketConnectionManager:
             )
         self.backend = backend
         self.settings = settings or ConnectionSettings()
-        self.instance_id = uuid.uuid4().hex
-        self._counters = Counters()
-        self._ids = count()
         self.flusher = TickFlusher()
-        self._rooms: RoomRegistry[WebSocketConnection] = RoomRegistry()
-        # Joins that wait for their subscription, by connection and room: the last one that fails rolls back.
-        self._joining: dict[tuple[WebSocketConnection, str], int] = {}
-        # In the order of their arrival; a dict because a set has none.
-        self._connections: dict[WebSocketConnection, None] = {}
+        self.delivery = LocalDelivery(self.flusher)
         self._stopping = asyncio.Event()
         self._started = False
-        # None where the backend carries every room to every instance.
-        self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
         self._batcher = backend if isinstance(backend, BatchingBackend) else None
+        # None where the backend keeps no histories.
+        self._history = backend if isinstance(backend, HistoryBackend) and self._batcher is not None else None
+        self._preparation = Preparation(
+            backend, self.settings.max_queue_bytes, keeps_histories=self._history is not None
+        )
+        self._build()
+
+    def _build(self) -> None:
+        # At each start anew: it belongs to one event loop.
+        backend, delivery, history = self.backend, self.delivery, self._history
+        self._reads = None if history is None else HistoryReads(history)
+        self._healer = None if history is None or self._reads is None else Healer(history, self._reads, delivery)
+        self._recoveries = Recoveries(delivery, self._reads)
+        self._joining = Joining(
+            delivery,
+            backend if isinstance(backend, SubscribingBackend) else None,
+            None if history is None else PositionReads(history, delivery.streams),
+            self._recoveries,
+        )
+        if self._healer is not None:
+            delivery.on_hole = self._healer.heal
+
+    @property
+    def instance_id(self) -> str:
+        """Unique among all processes."""
+        return self._preparation.instance_id
+
+    @property
+    def counters(self) -> Counters:
+        """What this instance has done since it started."""
+        counters, flusher = self.delivery.counters, self.flusher
+        return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -105,9 +109,12 @@ class WebSocketConnectionManager:
         check_message_ids()
         self._started = True
         self._stopping = asyncio.Event()
-        self.backend.configure(self._deliver_to_all, self._deliver_to_rooms, self._stopping)
+        self._build()
+        self.backend.configure(self.delivery.to_all, self.delivery.to_rooms, self._stopping)
         if isinstance(self.backend, GapReportingBackend):
-            self.backend.on_gap(self._report_gap)
+            self.backend.on_gap(self.delivery.report_gap)
+        if self._history is not None:
+            self._history.on_entry(self.delivery.entry)
         if isinstance(self.backend, StartableBackend):
             try:
                 await self.backend.start()
@@ -118,7 +125,7 @@ class WebSocketConnectionManager:
     async def stop(self) -> None:
         """Close every connection, with 1012 or 4001, and shut the backend down. Takes no socket in; leaves no task."""
         self._stopping.set()
-        connections = tuple(self._connections)
+        connections = tuple(self.connections)
         for connection in connections:
             connection.begin_shutdown()
         for connection in connections:  # they close side by side, each within its own timeouts
@@ -127,6 +134,9 @@ class WebSocketConnectionManager:
 
     async def _shut_backend_down(self) -> None:
         self._stopping.set()
+        await self._recoveries.stop()
+        if self._healer is not None:
+            await self._healer.stop()
         await self.backend.shutdown()
 
     async def __aenter__(self) -> WebSocketConnectionManager:
@@ -138,31 +148,25 @@ class WebSocketConnectionManager:
     ) -> None:
         await self.stop()
 
-    @property
-    def counters(self) -> Counters:
-        """What this instance has done since it started."""
-        counters, flusher = self._counters, self.flusher
-        return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
-
     # --- connections and rooms ----------------------------------------------------------------------------------------
 
     @property
     def connections(self) -> Collection[WebSocketConnection]:
         """The connections of this instance: a live view, not to be kept across an await."""
-        return self._connections.keys()
+        return self.delivery.connections.keys()
 
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]:
         """The rooms that a connection of this instance is in: a live view."""
-        return self._rooms.rooms_of(connection)
+        return self.delivery.rooms.rooms_of(connection)
 
     def members(self, room: str) -> Collection[WebSocketConnection]:
         """The connections of this instance in a room: a live view."""
-        return self._rooms.members(room)
+        return self.delivery.rooms.members(room)
 
     @property
     def rooms(self) -> Collection[str]:
         """The rooms that have a member on this instance."""
-        return tuple(self._rooms)
+        return tuple(self.delivery.rooms)
 
     async def add_websocket(self, websocket: WebSocket | WebSocketConnection) -> WebSocketConnection:
         """Take a socket in: broadcasts reach it, once it is accepted. Safe to call again.
@@ -193,39 +197,9 @@ class WebSocketConnectionManager:
         connection = _connection_of(websocket)
         names = check_rooms(rooms)
         self._take_in(connection)
-        if self._subscriber is None:
-            for room in names:
-                self._rooms.join(room, connection)
-        else:
-            await self._join_subscribed(names, connection, self._subscriber)
+        await self._joining.join(names, connection)
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
-
-    async def _join_subscribed(
-        self, rooms: list[str], connection: WebSocketConnection, subscriber: SubscribingBackend
-    ) -> None:
-        joined = self._rooms.rooms_of(connection)
-        # Those that no join has been confirmed for yet; another one of this connection may be under way.
-        pending = [(connection, room) for room in rooms if room not in joined or (connection, room) in self._joining]
-        for key in pending:
-            self._joining[key] = self._joining.get(key, 0) + 1
-            self._rooms.join(key[1], connection)
-        try:
-            await subscriber.subscribe(rooms)
-        except BaseException:
-            self._leave([room for room in rooms if self._was_last_to_fail((connection, room))], connection)
-            raise
-        for key in pending:
-            self._joining.pop(key, None)
-
-    def _was_last_to_fail(self, key: tuple[WebSocketConnection, str]) -> bool:
-        count = self._joining.get(key)  # None: confirmed, by this connection's other join or long ago
-        if count is None or count > 1:
-            if count is not None:
-                self._joining[key] = count - 1
-            return False
-        del self._joining[key]
-        return True
 
     async def leave(self, rooms: Iterable[str], websocket: WebSocket | WebSocketConnection) -> None:
         """Leave rooms; not being in one is no error.
@@ -233,48 +207,49 @@ class WebSocketConnectionManager:
         Raises:
             BadRoom: a name is not a room; none was left.
         """
-        self._leave(check_rooms(rooms), _connection_of(websocket))
+        self._joining.leave(check_rooms(rooms), _connection_of(websocket))
 
     def _take_in(self, connection: WebSocketConnection) -> None:
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
-        if connection not in self._connections:
+        if connection not in self.delivery.connections:
             # One flusher for all that comes to it, or the order would be lost.
             connection.flusher.settle()
             connection.flusher = self.flusher
-            self._connections[connection] = None
+            self.delivery.connections[connection] = None
             connection.on_closed(self._closed)
+            self._recoveries.expect(connection)
 
     def _closed(self, connection: WebSocketConnection) -> None:
-        self._counters.overflows += connection.overflowed
-        self._counters.conflated += connection.outbound.conflated
-        self._counters.evicted += connection.outbound.evicted
+        counters = self.delivery.counters
+        counters.overflows += connection.overflowed
+        counters.conflated += connection.outbound.conflated
+        counters.evicted += connection.outbound.evicted
         self._let_go(connection)
 
     def _let_go(self, connection: WebSocketConnection) -> None:
-        self._connections.pop(connection, None)
-        self._emptied(self._rooms.leave_all(connection))
-
-    def _leave(self, rooms: Iterable[str], connection: WebSocketConnection) -> None:
-        self._emptied([room for room in rooms if self._rooms.leave(room, connection)])
-
-    def _emptied(self, rooms: list[str]) -> None:
-        if rooms and self._subscriber is not None:
-            self._subscriber.unsubscribe(rooms)
+        self.delivery.connections.pop(connection, None)
+        self._joining.leave_all(connection)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
+    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase, *, id: str | None = None) -> None:
         """Send to every connection in any of the rooms, on every instance, at once; to each connection once.
 
-        Returns when the backend has accepted it: at most once, in order for each room and sender. Cancellation
-        leaves open whether it was accepted.
+        Returns when the backend has accepted it: at most once, in order for each room and sender; see `recoverable`
+        for more. Cancellation leaves open whether it was accepted.
+
+        ``id`` is the caller's own name for this send, 1 to 255 bytes of printable characters. A send with the id of an
+        earlier one reaches nobody again, for as long as the backend remembers (five minutes, with ours); so what has
+        failed may be tried again.
 
         Raises:
             BadRoom, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`, and the backend keeps no histories; nothing was sent.
+            ValueError: the id is none; nothing was sent.
             BackendUnavailable: the backend did not accept it.
         """
-        await self.publish([self.prepare(rooms, message)])
+        await self.publish([self.prepare(rooms, message, id=id)])
 
     async def broadcast(self, message: bytes | WebSocketMessageBase) -> None:
         """Send to every connection on every instance, at once.
@@ -286,25 +261,17 @@ class WebSocketConnectionManager:
             UnicodeDecodeError: the bytes are not UTF-8; nothing was sent.
             ValueError: they are more than the outbound queue of a connection takes; nothing was sent.
             MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`; nothing was sent.
             BackendUnavailable: the backend did not accept it.
         """
-        if isinstance(message, bytes):
-            message.decode()
-            frame = Frame(message)
-            if frame.size > self.settings.max_queue_bytes:
-                raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
-        else:
-            frame = self._encode(message)
+        payload = self._preparation.broadcast(message)
         self._check_started()
-        await self.backend.broadcast(frame.payload)
-        self._counters.sent += 1
+        await self.backend.broadcast(payload)
+        self.delivery.counters.sent += 1
 
-    def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase) -> Publication:
+    def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase, *, id: str | None = None) -> Publication:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
-        return Publication(check_rooms(rooms), self._encode(message).payload, self._new_id())
-
-    def _new_id(self) -> str:
-        return f"{self.instance_id}-{next(self._ids):x}"
+        return self._preparation.publication(rooms, message, id)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Hand prepared messages to the backend, in order.
@@ -318,7 +285,7 @@ class WebSocketConnectionManager:
         else:
             for publication in publications:
                 await self.backend.send(publication.rooms, publication.payload)
-        self._counters.sent += len(publications)
+        self.delivery.counters.sent += len(publications)
 
     def _check_started(self) -> None:
         if not self._started:
@@ -327,51 +294,32 @@ class WebSocketConnectionManager:
                 "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
             )
 
-    def _encode(self, message: WebSocketMessageBase) -> Frame:
-        if not isinstance(message, WebSocketMessageBase):
-            raise TypeError(f"a {type(message).__name__} cannot be sent: a WebSocketMessage can")
-        frame = encode(message)
-        if frame.size > self.settings.max_queue_bytes:
-            raise MessageNotEncodable(
-                type(message),
-                f"its frame has {len(frame.data)} bytes, more than the outbound queue of a connection "
-                f"({self.settings.max_queue_bytes} bytes, max_queue_bytes)",
-            )
-        return frame
+    # --- histories ----------------------------------------------------------------------------------------------------
 
-    # --- delivering: no await between here and the outbound queues ----------------------------------------------------
+    async def history(self, room: str, since: StreamPosition | None = None, limit: int = 100) -> RoomHistory:
+        """What a room keeps of its `recoverable` messages: for a REST endpoint, say, that plain clients read first.
 
-    async def _deliver_to_rooms(self, rooms: list[str], message: bytes) -> None:
-        self._deliver(self._rooms.snapshot(rooms), message)
+        Who may read it is the caller's business.
 
-    async def _deliver_to_all(self, message: bytes) -> None:
-        self._deliver(tuple(self._connections), message)
+        Args:
+            room: whose history.
+            since: everything after it, or nothing (``recovered`` is False) where some of that is not kept any more or
+                is more than ``limit``. None: the newest ``limit`` of those that are kept.
+            limit: at most so many messages, 1 to 10,000.
 
-    def _deliver(self, connections: Sequence[WebSocketConnection], message: bytes) -> None:
-        if not connections:
-            return
-        try:
-            frame = Frame.of_payload(message)
-        except ValueError:
-            self._counters.dropped += 1
-            if self._counters.dropped > 1 and self._counters.dropped % 1000:
-                return
-            _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self._counters.dropped)
-            return
-        self.flusher.deliver(frame, connections)
-
-    def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
-        self._counters.gaps += 1
-        for room in rooms:
-            self._tell(self._rooms.members(room), Gap(room=room))
-        if broadcasts:
-            self._tell(self._connections, Gap(room=None))
-
-    def _tell(self, connections: Collection[WebSocketConnection], control: WebSocketMessageBase) -> None:
-        frame = encode(control)
-        for connection in connections:
-            if connection.understands_control:
-                connection.enqueue(frame)
+        Raises:
+            BadRoom: not a room.
+            ValueError: the limit is out of bounds.
+            ConfigurationError: the backend keeps no histories, or the manager was never started.
+            BackendUnavailable: it cannot be read.
+        """
+        check_room(room)
+        if not 1 <= limit <= MAX_HISTORY:
+            raise ValueError(f"limit={limit} is not 1 to {MAX_HISTORY}")
+        if self._reads is None:
+            raise ConfigurationError(f"a {type(self.backend).__name__} keeps no histories", "use one that does")
+        self._check_started()
+        return RoomHistory.of(await self._reads.read(room, since, limit))
 
 
 def _connection_of(websocket: WebSocket | WebSocketConnection) -> WebSocketConnection:

@@ -27,8 +27,8 @@ _class_of_id: weakref.WeakValueDictionary[str, type[WebSocketMessageBase]] = wea
 class WebSocketMessageBase(BaseModel):
     """What travels in an envelope: a pydantic model with a ``MESSAGE_ID``.
 
-    ``DELIVERY`` says what becomes of it when a reader is slow: see `ephemeral` and `latest`. A class without a
-    ``MESSAGE_ID`` may exist, as an abstract base, but cannot be sent. A subclass inherits the id
+    ``DELIVERY`` says what becomes of it when a reader is slow or away: see `ephemeral`, `latest` and `recoverable`. A
+    class without a ``MESSAGE_ID`` may exist, as an abstract base, but cannot be sent. A subclass inherits the id
     of its parent. NaN and infinity are refused: JSON has no word for them.
 
     Raises:
@@ -64,6 +64,7 @@ class WebSocketMessage(WebSocketMessageBase):
         change nothing.
 
         Delivery is at most once, in order for each room and sender; what may have been missed is reported as a gap.
+        A message of a `recoverable` type is delivered once to each connection, in the order of the room's history.
 
         Raises:
             BadRoom: a name is not a room, or no room is given.

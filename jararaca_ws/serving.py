@@ -105,6 +105,8 @@ class ServedWebSocket:
         message: Message = {}
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":
+                if self.connection.recovery is not None and self.connection.takes(message):
+                    continue
                 discarded = inbound.discarded
                 await inbound.put(message)
                 if inbound.discarded > discarded == 0:

@@ -1,0 +1,52 @@
+"""Which messages that came to several rooms have reached which connections: who is in two of the rooms gets one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from weakref import WeakValueDictionary
+
+__all__ = ["Copies"]
+
+_MAX_IDS = 1024
+"""The copies of one publication arrive together, but where one of the rooms is being healed."""
+
+_MAX_RECENT = 64
+
+
+class Copies:
+    """Remembers, for the newest publications, the ids of the connections that got them. Bounded."""
+
+    def __init__(self) -> None:
+        self._got: OrderedDict[str, list[frozenset[str]]] = OrderedDict()
+        # The last ones of each room: as long as its members stay the same, all publications share one set.
+        self._shared: WeakValueDictionary[str, frozenset[str]] = WeakValueDictionary()
+        # What was replayed to one connection alone: its last ones, because only those may still arrive by another room.
+        self._replayed: dict[str, OrderedDict[str, None]] = {}
+
+    def got(self, publication_id: str, connection_id: str) -> bool:
+        """Whether the connection has this publication, as far as is remembered."""
+        if publication_id in self._replayed.get(connection_id, ()):
+            return True
+        return any(connection_id in ids for ids in self._got.get(publication_id, ()))
+
+    def add(self, publication_id: str, room: str, connection_ids: Iterable[str]) -> None:
+        """These connections get it now, through this room."""
+        ids = frozenset(connection_ids)
+        shared = self._shared.get(room)
+        if shared != ids:
+            shared = self._shared[room] = ids
+        self._got.setdefault(publication_id, []).append(shared)
+        if len(self._got) > _MAX_IDS:
+            self._got.popitem(last=False)
+
+    def add_replayed(self, publication_id: str, connection_id: str) -> None:
+        """It is replayed to this connection now."""
+        replayed = self._replayed.setdefault(connection_id, OrderedDict())
+        replayed[publication_id] = None
+        if len(replayed) > _MAX_RECENT:
+            replayed.popitem(last=False)
+
+    def forget(self, connection_id: str) -> None:
+        """The connection has gone."""
+        self._replayed.pop(connection_id, None)

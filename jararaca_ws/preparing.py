@@ -1,0 +1,81 @@
+"""From a message to a publication: everything that can be wrong with a send, before anything is sent or staged."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from itertools import count
+
+from jararaca_ws.backends.base import Publication
+from jararaca_ws.errors import ConfigurationError, MessageNotEncodable
+from jararaca_ws.messages import WebSocketMessageBase
+from jararaca_ws.protocol import Frame, encode
+from jararaca_ws.retained import MAX_RETAINED_OVERHEAD
+from jararaca_ws.rooms import check_rooms
+
+__all__ = ["Preparation"]
+
+_MAX_ID_BYTES = 255
+
+
+class Preparation:
+    """Checks, encodes, and gives ids.
+
+    Attributes:
+        instance_id: unique among all processes.
+    """
+
+    def __init__(self, backend: object, max_queue_bytes: int, *, keeps_histories: bool) -> None:
+        self.instance_id = uuid.uuid4().hex
+        self._ids = count()
+        self._backend = type(backend).__name__
+        self._max_queue_bytes = max_queue_bytes
+        self._keeps_histories = keeps_histories
+
+    def publication(self, rooms: Sequence[str], message: WebSocketMessageBase, id: str | None) -> Publication:
+        """A message to rooms; ``id`` is the sender's own, if it has one."""
+        names = check_rooms(rooms)
+        frame = self._encode(message)
+        retention = message.DELIVERY.retention
+        if retention is not None and not self._keeps_histories:
+            raise ConfigurationError(
+                f"{type(message).__name__} is recoverable, and a {self._backend} keeps no histories",
+                "use RedisWebSocketConnectionBackend or MemoryWebSocketConnectionBackend, or another DELIVERY",
+            )
+        own_id = f"{self.instance_id}-{next(self._ids):x}" if id is None else _checked_id(id)
+        return Publication(names, frame.payload, own_id, retention, id is not None)
+
+    def broadcast(self, message: bytes | WebSocketMessageBase) -> bytes:
+        """The payload of a message to everybody."""
+        if isinstance(message, bytes):
+            message.decode()
+            frame = Frame(message)
+            if frame.size > self._max_queue_bytes:
+                raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
+            return frame.payload
+        frame = self._encode(message)
+        if message.DELIVERY.retention is not None:
+            raise ConfigurationError(
+                f"{type(message).__name__} is recoverable, so it cannot be broadcast",
+                "send it to a room: histories are kept by room",
+            )
+        return frame.payload
+
+    def _encode(self, message: WebSocketMessageBase) -> Frame:
+        if not isinstance(message, WebSocketMessageBase):
+            raise TypeError(f"a {type(message).__name__} cannot be sent: a WebSocketMessage can")
+        frame = encode(message)
+        overhead = 0 if message.DELIVERY.retention is None else MAX_RETAINED_OVERHEAD
+        if frame.size + overhead > self._max_queue_bytes:
+            raise MessageNotEncodable(
+                type(message),
+                f"its frame has {len(frame.data)} bytes, more than the outbound queue of a connection "
+                f"({self._max_queue_bytes} bytes, max_queue_bytes)",
+            )
+        return frame
+
+
+def _checked_id(id: str) -> str:
+    if not id.isprintable() or not 0 < len(id.encode()) <= _MAX_ID_BYTES:
+        raise ValueError(f"the id of a send is 1 to {_MAX_ID_BYTES} bytes of printable characters")
+    return id
