@@ -77,7 +77,10 @@ class HistoryReads:
 
 
 class PositionReads:
-    """Finds out where rooms are that an instance has just been subscribed to: all rooms of a tick in one read."""
+    """Finds out where rooms are that an instance has just been subscribed to.
+
+    One read at a time: who comes while one is under way is in the next one, together with all the others.
+    """
 
     def __init__(self, backend: HistoryBackend, streams: Streams) -> None:
         self._backend = backend
@@ -112,7 +115,6 @@ class PositionReads:
         """Read for all who want to know; a reader that is cancelled leaves it to the next one."""
         reading = self._reading = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.sleep(0)  # the others of this tick
             await self._read()
         except asyncio.CancelledError:
             raise

@@ -176,22 +176,16 @@ class _Recovery:
 
     async def run(self, asked: StreamPosition | None) -> None:
         """Recover from the position that the client asked for, or (None) from its join."""
-        if asked is None:
-            since = self._hold.since
-            position, entries = NOWHERE if since is None else since, list[Entry]()
-            if position != NOWHERE:
-                await self._tell(position_of(self._room, position))
-        else:
-            position, entries = await self._answer(asked)
-        while self._is_held:
+        position, entries = await (self._go_on() if asked is None else self._answer(asked))
+        while self._is_held():
             for entry in entries:
                 await self._replay(entry)
                 position = entry.position
-            if not self._is_held or self._has_caught_up(position):
+            if not self._is_held() or self._has_caught_up(position):
                 return
             replay = await self._read_on(position)
             if not replay.recovered:
-                if self._is_held:
+                if self._is_held():
                     self._delivery.close_insufficient([self._connection], self._room)
                 return
             entries = replay.entries
@@ -199,7 +193,13 @@ class _Recovery:
                 self._hold.upto = replay.position.offset
                 return
 
-    @property
+    async def _go_on(self) -> tuple[StreamPosition, list[Entry]]:
+        """From where the connection joined."""
+        since = NOWHERE if self._hold.since is None else self._hold.since
+        if since != NOWHERE:
+            await self._tell(position_of(self._room, since))
+        return since, []
+
     def _is_held(self) -> bool:
         """Whether the connection is still a member, by the same join."""
         return self._delivery.hold_of(self._room, self._connection) is self._hold
