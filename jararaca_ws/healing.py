@@ -88,8 +88,9 @@ class Healer:
         positions = await self._backend.positions(rooms)
         for room, stream, position in zip(rooms, streams, positions, strict=True):
             # What waits came after the link was restored, and the positions were read after that.
-            if stream is not None and stream is self._streams.get(room) and stream.position == (position or NOWHERE):
-                self._resume(room, stream, stream.position)
+            here = position or NOWHERE
+            if stream is not None and stream is self._streams.get(room) and stream.position == here:
+                self._resume(room, stream, here)
         return [room for room in rooms if self._is_ill(room)]
 
     def _is_ill(self, room: str) -> bool:

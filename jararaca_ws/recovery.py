@@ -122,9 +122,10 @@ class Recoveries:
 
     def _begin(self, room: str, hold: Hold, connection: WebSocketConnection, state: _Recovering) -> None:
         asked = state.request.positions.pop(room, None)
-        if asked is None and hold.since == self._delivery.streams.position(room):  # nothing has come since the join
+        here = self._delivery.streams.position(room)
+        if asked is None and hold.since == here:  # nothing has come since the join
             self._delivery.release(room, connection)
-            self._tell_position(room, connection, hold.since)
+            self._tell_position(room, connection, here)
             return
         state.jobs.append((room, hold, asked))
         if state.task is None:
