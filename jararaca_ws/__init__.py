@@ -6,10 +6,17 @@ Everything a user needs is importable from here; ``docs/`` explains it, ``docs/c
 from jararaca_ws.backends.base import (
     BatchingBackend,
     BroadcastFunc,
+    Entry,
+    EntryFunc,
     GapFunc,
     GapReportingBackend,
+    HistoryBackend,
+    Publication,
+    Replay,
+    Retention,
     SendFunc,
     StartableBackend,
+    StreamPosition,
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
@@ -28,7 +35,7 @@ from jararaca_ws.context import (
     use_ws_manager,
     use_ws_message_sender,
 )
-from jararaca_ws.delivery import Delivery, ephemeral, latest
+from jararaca_ws.delivery import Delivery, ephemeral, latest, recoverable
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
@@ -86,6 +93,7 @@ from jararaca_ws.microservice import (
     create_http_server,
 )
 from jararaca_ws.protocol import CloseCode
+from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.supervision import Backoff
 
@@ -107,6 +115,9 @@ __all__ = [
     "ConnectionSettings",
     "ConnectionState",
     "Delivery",
+    "HistoryMessage",
+    "RoomHistory",
+    "StreamPosition",
     "WebSocketConnection",
     "WebSocketConnectionManager",
     "WebSocketEndpoint",
@@ -114,13 +125,20 @@ __all__ = [
     "WebSocketMessageBase",
     "ephemeral",
     "latest",
+    "recoverable",
     # backends
     "BatchingBackend",
     "BroadcastFunc",
+    "Entry",
+    "EntryFunc",
     "GapFunc",
     "GapReportingBackend",
+    "HistoryBackend",
     "MemoryWebSocketConnectionBackend",
+    "Publication",
     "RedisWebSocketConnectionBackend",
+    "Replay",
+    "Retention",
     "SendFunc",
     "StartableBackend",
     "SubscribingBackend",

@@ -34,7 +34,7 @@ class Copies:
         """These connections get it now, through this room."""
         ids = frozenset(connection_ids)
         shared = self._shared.get(room)
-        if shared != ids:
+        if shared is None or shared != ids:
             shared = self._shared[room] = ids
         self._got.setdefault(publication_id, []).append(shared)
         if len(self._got) > _MAX_IDS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from hashlib import blake2b
+from itertools import count
 from typing import Any, ClassVar
 
 from fastapi import WebSocket
@@ -33,6 +35,8 @@ class WebSocketInterceptor:
       succeeds the staged messages leave in order, in one go; when it fails they are dropped. A flush that fails fails
       the unit of work: HTTP 503, a retry on the bus.
     - In a WebSocket handler messages leave at once.
+    - What a message-bus handler has staged gets ids that are the same when the bus message is delivered again: then it
+      reaches nobody a second time, for as long as the backend remembers (five minutes, with ours).
 
     Interceptors nest, so those later in the list end first. List this one before a database session's: then the
     session is committed before the messages leave.
@@ -51,10 +55,12 @@ class WebSocketInterceptor:
         self, backend: WebSocketConnectionBackend | None = None, *, settings: ConnectionSettings | None = None
     ) -> None:
         self.manager = WebSocketConnectionManager(backend or MemoryWebSocketConnectionBackend(), settings=settings)
+        self._service = ""
 
     @asynccontextmanager
     async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
         """Start the manager and its backend, and stop them."""
+        self._service = str(getattr(app, "name", ""))
         async with self.manager:
             yield
 
@@ -94,19 +100,33 @@ class WebSocketInterceptor:
             async with staged(
                 self.manager.publish, what="a message was sent", cure="use `await message.send_now(...)` there"
             ) as stage:
-                with provide_ws_message_sender(_StagingSender(self.manager, stage)):
+                with provide_ws_message_sender(_StagingSender(self.manager, stage, self._key(app_context))):
                     yield
+
+    def _key(self, app_context: AppTransactionContext) -> str | None:
+        """What a redelivery of this bus message to this handler has in common with the first; None for a request."""
+        data = app_context.transaction_data
+        if data.context_type != "message_bus":
+            return None
+        controller, handler = app_context.controller, app_context.handler
+        where = f"{self._service}:{controller.__module__}.{controller.__qualname__}.{handler.__name__}"
+        # A digest, because these have any length, and the other services of the fleet have handlers of the same names.
+        return blake2b(f"{data.message_id}:{where}".encode(), digest_size=16).hexdigest()
 
 
 class _StagingSender:
     """Checks and encodes at once, so that a bad send fails where it is written; holds the rest back."""
 
-    __slots__ = ("_manager", "_stage")
+    __slots__ = ("_count", "_key", "_manager", "_stage")
 
-    def __init__(self, manager: WebSocketConnectionManager, stage: Stage[Publication]) -> None:
+    def __init__(self, manager: WebSocketConnectionManager, stage: Stage[Publication], key: str | None) -> None:
         self._manager = manager
         self._stage = stage
+        # None where nobody comes again with the same.
+        self._key = key
+        self._count = count()
 
     async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
-        publication = self._manager.prepare(rooms, message)
+        own_id = None if self._key is None else f"{self._key}:{next(self._count)}"
+        publication = self._manager.prepare(rooms, message, id=own_id)
         self._stage.add(publication, len(publication.payload))

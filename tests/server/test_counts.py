@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jararaca_ws import manager as manager_module
+from jararaca_ws import preparing as preparing_module
 from jararaca_ws.protocol import encode
 from tests.server.running import FAST, PLAIN, Note, Running, raw_socket, running, until
 
@@ -88,7 +88,7 @@ async def test_a_message_is_encoded_once(monkeypatch: pytest.MonkeyPatch):
     async with running() as server:
         clients = [await connect(server.url("/room/a"), compression=None) for _ in range(4)]
         await until(lambda: len(server.manager.members("a")) == 4)
-        monkeypatch.setattr(manager_module, "encode", counting)
+        monkeypatch.setattr(preparing_module, "encode", counting)
         await server.manager.send(["a"], Note(n=1))
         for client in clients:
             assert json.loads(await client.recv())["message"]["n"] == 1
