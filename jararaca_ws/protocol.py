@@ -5,7 +5,6 @@ The only module that knows wire keys. ``docs/protocol.md`` is its prose, ``tests
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
@@ -14,12 +13,13 @@ from enum import Enum, IntEnum
 from functools import lru_cache
 from math import isfinite
 from types import NoneType
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import from_json, to_json
 
+from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.delivery import header_of, policy_of, split
 from jararaca_ws.errors import InvalidMessage, MessageIdUnset, MessageNotEncodable, quoted
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase, message_class
@@ -31,12 +31,14 @@ __all__ = [
     "ErrorMessage",
     "Frame",
     "Gap",
+    "Received",
     "Shutdown",
     "decode",
     "decode_publication",
     "encode",
     "encode_publication",
     "is_finite",
+    "kept_header",
 ]
 
 SUBPROTOCOL = "jararaca.v1"
@@ -320,26 +322,51 @@ def _problem(error: ValidationError) -> str:
 
 # --- what instances say to each other ---------------------------------------------------------------------------------
 #
-# A publication is one line of header and then the frame's bytes. To one room: `1`. To several: `1` and a JSON array of
-# a unique id and the rooms; it is published once for each room, and an instance delivers the first copy that it reads
-# to the union of them all and drops the others by the id.
+# A publication is one line of header and then the frame's bytes. The header is `1` and JSON: to one room its unique id;
+# to several, and where the rooms keep it, an array of the id, all the rooms and, where this one keeps it, the epoch and
+# the offset. It is published once for each room, and an instance delivers the first copy that it reads to the union of
+# them all and drops the others, and second tries, by the id. `1` alone is a publication to one room without an id.
 
 _VERSION = b"1"
+_id = TypeAdapter(str)
 _several = TypeAdapter(tuple[str, list[str]])
+_kept = TypeAdapter(
+    tuple[str, list[str], Annotated[str, Field(min_length=1)], Annotated[int, Field(strict=True, ge=1, lt=2**53)]]
+)
 
 
-def encode_publication(rooms: Sequence[str], data: bytes) -> bytes:
-    """Frame bytes and the rooms they are for, as one instance publishes them to the others."""
-    if len(rooms) == 1:
-        return _VERSION + b"\n" + data
-    return _VERSION + to_json((secrets.token_urlsafe(12), rooms)) + b"\n" + data
+class Received(NamedTuple):
+    """A publication as it came through a room.
+
+    Attributes:
+        id: None where it has none, because a third party made it.
+        rooms: all that it was for.
+        position: its place in the history of the room that it came through; None where that keeps none of it.
+        payload: the frame's bytes.
+    """
+
+    id: str | None
+    rooms: list[str]
+    position: StreamPosition | None
+    payload: bytes
 
 
-def decode_publication(room: str, payload: bytes) -> tuple[str | None, list[str], bytes]:
+def encode_publication(publication_id: str, rooms: Sequence[str], payload: bytes) -> bytes:
+    """A publication that its rooms do not keep, as one instance publishes it to the others."""
+    header = to_json(publication_id if len(rooms) == 1 else (publication_id, rooms))
+    return b"%b%b\n%b" % (_VERSION, header, payload)
+
+
+def kept_header(publication_id: str, rooms: Sequence[str]) -> bytes:
+    """The header of a publication that its rooms keep, up to where the server that counts offsets goes on.
+
+    That is, with ``,"<epoch>",<offset>]`` and a newline.
+    """
+    return _VERSION + to_json((publication_id, rooms))[:-1]
+
+
+def decode_publication(room: str, payload: bytes) -> Received:
     """What `encode_publication` made, as it came through ``room``.
-
-    Returns:
-        The id where there are several rooms (else None), the rooms, and the frame's bytes.
 
     Raises:
         ValueError: it is not a publication, or one of another version.
@@ -348,6 +375,11 @@ def decode_publication(room: str, payload: bytes) -> tuple[str | None, list[str]
     if not newline or header[:1] != _VERSION:
         raise ValueError("not a publication of version 1")
     if len(header) == 1:
-        return None, [room], data
-    publication_id, rooms = _several.validate_json(header[1:])
-    return publication_id, rooms, data
+        return Received(None, [room], None, data)
+    if header[1:2] == b'"':
+        return Received(_id.validate_json(header[1:]), [room], None, data)
+    if header[-2:] == b"]]":  # it ends with the rooms
+        publication_id, rooms = _several.validate_json(header[1:])
+        return Received(publication_id, rooms, None, data)
+    publication_id, rooms, epoch, offset = _kept.validate_json(header[1:])
+    return Received(publication_id, rooms, StreamPosition(epoch, offset), data)

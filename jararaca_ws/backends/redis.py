@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from itertools import count
 
 from redis.asyncio import Redis
 
-from jararaca_ws.backends.base import BroadcastFunc, GapFunc, Publication, SendFunc
+from jararaca_ws.backends.base import (
+    BroadcastFunc,
+    Entry,
+    EntryFunc,
+    GapFunc,
+    Publication,
+    Replay,
+    SendFunc,
+    StreamPosition,
+)
+from jararaca_ws.backends.redis_history import RedisHistory
 from jararaca_ws.backends.redis_link import Link
-from jararaca_ws.backends.redis_publisher import RedisPublisher
+from jararaca_ws.backends.redis_pipeline import RedisPipeline
+from jararaca_ws.backends.redis_scripts import Command, Keys
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.protocol import decode_publication, encode_publication
@@ -22,30 +33,39 @@ __all__ = ["RedisWebSocketConnectionBackend"]
 
 _log = logging.getLogger("jararaca_ws")
 
-_REMEMBERED = 10_000
-"""How many sends to several rooms an instance remembers, to deliver each once. Their copies arrive side by side."""
+_PREFIX = "jararaca:websocket"
+_REMEMBERED = 20_000
+"""How many publications an instance remembers at least, to hand over each once. Copies arrive side by side; second
+tries, within the publish timeout."""
 
 
 class RedisWebSocketConnectionBackend:
-    """Carries frames through Redis pub/sub.
+    """Carries frames through Redis pub/sub, and keeps in Redis streams what is published with a `Retention`.
 
     A room is a Redis channel, ``<send_pubsub_channel>:<room>``; the room's name is taken literally, whatever its
     characters. An instance is subscribed to exactly the rooms in which it has members, and to the broadcast channel.
 
     Guarantee: at most once, in order for each room and sender (P1). When the connection was lost, or Redis was silent
-    for longer than the probe interval, every subscribed room is reported as a gap after it receives again.
+    for longer than the probe interval, every subscribed room is reported as a gap after it receives again. What has a
+    retention is appended to its room's history and published in one step (P2); a publication that is tried again, by
+    us or by who keyed it, is handed over once.
 
     Args:
         conn: the client whose server, credentials and TLS settings are used, or a ``redis://`` URL. Its pool is not
-            used: the backend opens two connections of its own, and closes them.
-        send_pubsub_channel: prefix of the rooms' Redis channels.
-        broadcast_pubsub_channel: the Redis channel of broadcasts. Applications that share a Redis set both.
+            used: the backend opens two connections of its own, and a third to read histories, and closes them.
+        send_pubsub_channel: prefix of the rooms' Redis channels; None: ``<prefix>:send``.
+        broadcast_pubsub_channel: the Redis channel of broadcasts; None: ``<prefix>:broadcast``.
+        prefix: of all keys, and of the Redis channels that are not given. Applications that share a Redis each have
+            one. None: ``send_pubsub_channel`` where that is given, else ``jararaca:websocket``.
         probe_interval: how often the watchdog asks Redis for a sign of life; silence is found within two of them.
         connect_timeout: for a connection to be made.
-        publish_timeout: for a pipeline to be answered.
+        publish_timeout: how long a publication is tried; also a read of a history.
         subscribe_timeout: for a subscription to be confirmed; reconnecting included.
         unsubscribe_linger: how long a room that has emptied stays subscribed, in case it fills again.
         max_pending_bytes: of payloads that wait to be published; more are refused at once.
+        history_meta_ttl: how long after its last message a room still knows its position, so that who comes back is
+            told that something was missed.
+        idempotency_window: how long the id of a keyed publication is remembered.
 
     Attributes:
         dropped: payloads on our Redis channels that were not ours, or of another version.
@@ -57,32 +77,38 @@ class RedisWebSocketConnectionBackend:
     def __init__(
         self,
         conn: Redis | str,
-        send_pubsub_channel: str = "jararaca:websocket:send",
-        broadcast_pubsub_channel: str = "jararaca:websocket:broadcast",
+        send_pubsub_channel: str | None = None,
+        broadcast_pubsub_channel: str | None = None,
         *,
+        prefix: str | None = None,
         probe_interval: timedelta = timedelta(seconds=2),
         connect_timeout: timedelta = timedelta(seconds=3),
         publish_timeout: timedelta = timedelta(seconds=5),
         subscribe_timeout: timedelta = timedelta(seconds=5),
         unsubscribe_linger: timedelta = timedelta(seconds=1),
         max_pending_bytes: int = 64 * 1024 * 1024,
+        history_meta_ttl: timedelta = timedelta(days=30),
+        idempotency_window: timedelta = timedelta(minutes=5),
     ) -> None:
-        self._prefix = f"{send_pubsub_channel}:".encode()
-        self._broadcast_channel = broadcast_pubsub_channel.encode()
-        if not send_pubsub_channel or not broadcast_pubsub_channel or self._broadcast_channel.startswith(self._prefix):
-            raise ConfigurationError(
-                f"the Redis channels {send_pubsub_channel!r} and {broadcast_pubsub_channel!r} clash",
-                "neither may be empty, and the broadcast channel may not begin with the send channel and a colon: "
-                "a room could have that name",
-            )
+        self._prefix, self._broadcast_channel = _channels(prefix, send_pubsub_channel, broadcast_pubsub_channel)
         self.dropped = 0
         link = Link(conn, connect_timeout)
-        self._publisher = RedisPublisher(link, timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
+        self._publisher = RedisPipeline(
+            link, name="publisher", timeout=publish_timeout, max_pending_bytes=max_pending_bytes
+        )
+        self._reader = RedisPipeline(link, name="reader", timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
+        self._history = RedisHistory(
+            self._reader,
+            Keys(prefix or send_pubsub_channel or _PREFIX),
+            meta_ttl=history_meta_ttl,
+            idempotency_window=idempotency_window,
+            retry_window=2 * publish_timeout,
+        )
         self._subscriber = RedisSubscriber(
             link,
             deliver=self._deliver,
             report_gap=self._report_gap,
-            submit=lambda channel, payload: self._publisher.submit([(channel, payload)]),
+            submit=lambda channel, payload: self._publisher.submit([("PUBLISH", channel, payload)]),
             # No room can have this name either: it does not begin with the prefix.
             probe_channel=self._broadcast_channel + b":probe:" + secrets.token_hex(8).encode(),
             probe_interval=probe_interval,
@@ -92,15 +118,19 @@ class RedisWebSocketConnectionBackend:
         # None before configure and after shutdown.
         self._broadcast_func: BroadcastFunc | None = None
         self._send_func: SendFunc | None = None
+        self._entry_func: EntryFunc | None = None
         self._gap_func: GapFunc | None = None
-        self._delivered: OrderedDict[str, None] = OrderedDict()
+        self._handed_over = _Remembered(_REMEMBERED)
+        # Ids for what comes without one.
+        self._nonce = secrets.token_urlsafe(8)
+        self._ids = count()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     @property
     def healthy(self) -> bool:
         """Whether Redis was heard from lately and takes what is published."""
-        return self._subscriber.healthy
+        return self._subscriber.healthy and not self._publisher.full
 
     @property
     def lag_s(self) -> float | None:
@@ -116,6 +146,9 @@ class RedisWebSocketConnectionBackend:
         self._broadcast_func = broadcast
         self._send_func = send
 
+    def on_entry(self, deliver: EntryFunc) -> None:
+        self._entry_func = deliver
+
     def on_gap(self, report: GapFunc) -> None:
         self._gap_func = report
 
@@ -127,6 +160,7 @@ class RedisWebSocketConnectionBackend:
         """
         await self._check()
         self._publisher.start()
+        self._reader.start()
         self._subscriber.start()
         await self._subscriber.subscribe([self._broadcast_channel])
 
@@ -137,23 +171,43 @@ class RedisWebSocketConnectionBackend:
     async def shutdown(self) -> None:
         await self._subscriber.stop()
         await self._publisher.stop()
-        self._broadcast_func = self._send_func = None
-        self._delivered.clear()
+        await self._reader.stop()
+        self._broadcast_func = self._send_func = self._entry_func = self._gap_func = None
+        self._handed_over = _Remembered(_REMEMBERED)
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
     async def broadcast(self, message: bytes) -> None:
-        await self._publisher.publish([(self._broadcast_channel, encode_publication([""], message))])
+        payload = encode_publication(self._new_id(), [""], message)
+        await self._publisher.execute([("PUBLISH", self._broadcast_channel, payload)], len(payload))
 
     async def send(self, rooms: list[str], message: bytes) -> None:
-        await self.send_many([Publication(rooms, message, secrets.token_urlsafe(12))])
+        await self.send_many([Publication(rooms, message, self._new_id())])
 
     async def send_many(self, publications: Sequence[Publication]) -> None:
-        items: list[tuple[bytes, bytes]] = []
-        for rooms, message, *_ in publications:
-            payload = encode_publication(rooms, message)
-            items += [(self._prefix + room.encode(), payload) for room in rooms]
-        await self._publisher.publish(items)
+        commands: list[Command] = []
+        size = 0
+        for publication in publications:
+            rooms, message, publication_id, retention, is_keyed = publication
+            channels = [self._prefix + room.encode() for room in rooms]
+            if retention is None and not is_keyed:
+                payload = encode_publication(publication_id, rooms, message)
+                commands += [("PUBLISH", channel, payload) for channel in channels]
+            else:
+                commands += self._history.commands(publication, channels)
+            size += len(message) * len(rooms)
+        await self._publisher.execute(commands, size)
+
+    def _new_id(self) -> str:
+        return f"{self._nonce}-{next(self._ids):x}"
+
+    # --- history ------------------------------------------------------------------------------------------------------
+
+    async def history(self, room: str, since: StreamPosition | None, limit: int) -> Replay:
+        return await self._history.read(room, since, limit)
+
+    async def positions(self, rooms: Sequence[str]) -> list[StreamPosition | None]:
+        return await self._history.positions(rooms)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -168,26 +222,18 @@ class RedisWebSocketConnectionBackend:
         is_broadcast = channel == self._broadcast_channel
         room = "" if is_broadcast else channel.removeprefix(self._prefix).decode()
         try:
-            publication_id, rooms, data = decode_publication(room, payload)
+            received = decode_publication(room, payload)
         except ValueError as error:
             self._drop(error)
             return
-        if is_broadcast:
-            if self._broadcast_func is not None:
+        publication_id, rooms, position, data = received
+        if position is not None and publication_id is not None and self._entry_func is not None:
+            await self._entry_func(room, Entry(position, publication_id, data), rooms)
+        elif publication_id is None or self._handed_over.add(publication_id):
+            if not is_broadcast and self._send_func is not None:
+                await self._send_func(rooms, data)
+            elif is_broadcast and self._broadcast_func is not None:
                 await self._broadcast_func(data)
-        elif self._send_func is not None and self._is_first(publication_id):
-            await self._send_func(rooms, data)
-
-    def _is_first(self, publication_id: str | None) -> bool:
-        """Whether no copy of this publication, sent to several rooms, has come through another room already."""
-        if publication_id is None:
-            return True
-        if publication_id in self._delivered:
-            return False
-        self._delivered[publication_id] = None
-        if len(self._delivered) > _REMEMBERED:
-            self._delivered.popitem(last=False)
-        return True
 
     def _drop(self, error: ValueError) -> None:
         self.dropped += 1
@@ -203,3 +249,37 @@ class RedisWebSocketConnectionBackend:
         _log.warning("the connection to Redis was lost: messages to %d rooms may have been missed", len(rooms))
         if self._gap_func is not None:
             self._gap_func(rooms, broadcasts=True)
+
+
+class _Remembered:
+    """The last publications that were handed over: at least so many, at most twice as many."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
+
+    def add(self, publication_id: str) -> bool:
+        """Remember one; False where it is remembered already."""
+        if publication_id in self._newer or publication_id in self._older:
+            return False
+        if len(self._newer) >= self._size:
+            self._newer, self._older = set(), self._newer
+        self._newer.add(publication_id)
+        return True
+
+
+def _channels(prefix: str | None, send: str | None, broadcast: str | None) -> tuple[bytes, bytes]:
+    """What the Redis channels of rooms begin with, and the one of broadcasts."""
+    send = f"{prefix or _PREFIX}:send" if send is None else send
+    broadcast = f"{prefix or _PREFIX}:broadcast" if broadcast is None else broadcast
+    if not send or not broadcast or broadcast.startswith(f"{send}:"):
+        raise ConfigurationError(
+            f"the Redis channels {send!r} and {broadcast!r} clash",
+            "neither may be empty, and the broadcast channel may not begin with the send channel and a colon: "
+            "a room could have that name",
+        )
+    return f"{send}:".encode(), broadcast.encode()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError
 
-__all__ = ["Link", "unavailable"]
+__all__ = ["Link", "Server", "unavailable"]
 
 
 def unavailable(error: BaseException) -> BackendUnavailable:
@@ -24,6 +24,20 @@ def unavailable(error: BaseException) -> BackendUnavailable:
         return error
     reason = str(error) or type(error).__name__
     return BackendUnavailable(reason if isinstance(error, RedisError) else f"{type(error).__name__}: {reason}")
+
+
+class Server(NamedTuple):
+    """What a server says of itself.
+
+    Attributes:
+        version: of Redis; empty where it does not say.
+        mode: ``standalone``, ``sentinel`` or ``cluster``; empty where it does not say.
+        run_id: another one after each start of its process, and on each replica.
+    """
+
+    version: str = ""
+    mode: str = ""
+    run_id: str = ""
 
 
 class Link:
@@ -83,3 +97,20 @@ class Link:
                 raise unavailable(error) from error
             raise
         return connection
+
+    async def server(self, connection: AbstractConnection) -> Server:
+        """Ask the server at the other end of a connection who it is.
+
+        Raises:
+            BackendUnavailable: our user may not ask (the ACL rule ``+info``).
+        """
+        await connection.send_command("INFO", "server", check_health=False)
+        try:
+            reply = await connection.read_response(disable_decoding=True)
+        except NoPermissionError as error:
+            raise unavailable(error) from error
+        except ResponseError:  # an imitation of Redis that has no INFO
+            return Server()
+        lines = (line.partition(":") for line in reply.decode().splitlines())
+        said = {name: value for name, _, value in lines}
+        return Server(said.get("redis_version", ""), said.get("redis_mode", ""), said.get("run_id", ""))

@@ -43,7 +43,7 @@ class RedisSubscriber:
         *,
         deliver: Callable[[bytes, bytes], Awaitable[None]],
         report_gap: Callable[[Collection[bytes]], None],
-        submit: Callable[[bytes, bytes], asyncio.Future[None]],
+        submit: Callable[[bytes, bytes], asyncio.Future[Any]],
         probe_channel: bytes,
         probe_interval: timedelta,
         timeout: timedelta,
@@ -274,7 +274,7 @@ class RedisSubscriber:
                 task.mark_healthy()
             await asyncio.sleep(self._probe_interval_s)
 
-    async def _await_echo(self, echo: asyncio.Future[None], published: asyncio.Future[None]) -> None:
+    async def _await_echo(self, echo: asyncio.Future[None], published: asyncio.Future[Any]) -> None:
         """Wait for the nonce; give up after a whole interval in which nothing at all was read.
 
         It is waited for in halves: when the event loop was blocked, both the timer and the data are due at once, and
@@ -297,7 +297,7 @@ class RedisSubscriber:
             self._echo.set_result(None)
 
 
-def _raise_failure(published: asyncio.Future[None]) -> None:
+def _raise_failure(published: asyncio.Future[Any]) -> None:
     error = published.exception()
     if error is not None:
         raise error.__cause__ if isinstance(error.__cause__, ResponseError) else error

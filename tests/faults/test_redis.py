@@ -118,7 +118,7 @@ async def test_f25_a_blocked_event_loop_is_not_taken_for_a_silent_server(redis_s
 
 
 async def test_a_publish_while_redis_is_away_raises_and_is_not_swallowed(redis_server: RedisServer):
-    async with started(make(redis_server)) as one:
+    async with started(make(redis_server, publish_timeout=timedelta(milliseconds=200))) as one:
         await one.subscribe("a")
         await one.backend.send(["a"], b"before")
         redis_server.kill()

@@ -26,6 +26,7 @@ from jararaca_ws.protocol import (
     decode_publication,
     encode,
     encode_publication,
+    kept_header,
 )
 
 
@@ -309,16 +310,19 @@ class TestDecode:
         assert len(line) < 400
 
 
-class TestPublications:
-    @given(st.lists(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])), min_size=1), st.binary())
-    def test_what_is_published_arrives(self, rooms: list[str], data: bytes):
-        publication_id, decoded, payload = decode_publication(rooms[0], encode_publication(rooms, data))
-        assert (decoded, payload) == (rooms, data)
-        assert (publication_id is None) == (len(rooms) == 1)
+_text = st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"]))
 
-    def test_every_publication_to_several_rooms_has_an_id_of_its_own(self):
-        ids = {decode_publication("a", encode_publication(["a", "b"], b""))[0] for _ in range(100)}
-        assert len(ids) == 100
+
+class TestPublications:
+    @given(_text, st.lists(_text, min_size=1), st.binary())
+    def test_what_is_published_arrives(self, publication_id: str, rooms: list[str], data: bytes):
+        received = decode_publication(rooms[0], encode_publication(publication_id, rooms, data))
+        assert received == (publication_id, rooms, None, data)
+
+    @given(_text, st.lists(_text, min_size=1), st.binary())
+    def test_what_is_kept_arrives_with_its_place(self, publication_id: str, rooms: list[str], data: bytes):
+        payload = kept_header(publication_id, rooms) + b',"epoch",7]\n' + data
+        assert decode_publication(rooms[0], payload) == (publication_id, rooms, ("epoch", 7), data)
 
     @pytest.mark.parametrize(
         "payload",
@@ -332,6 +336,9 @@ class TestPublications:
             b"1[1,2]\n",
             b'1["id"]\n',
             b'1["id","room"]\n',
+            b'1["id",["room"],"epoch"]\n',
+            b'1["id",["room"],"epoch",0]\n',
+            b'1"id\n',
             b"\xff\n",
             b"1\xff\n",
         ],

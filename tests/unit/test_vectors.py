@@ -2,7 +2,7 @@
 
 ``tests/vectors/envelopes.json``: ``messages`` are the classes and their fields; ``encode``: a message and its frame, to
 the byte (UTF-8 of the string); ``decode``: what a client may send, and the message or the error code that it makes;
-``publication``: what instances say to each other, bytes in base64 (an id of null: there is one room).
+``publication``: what instances say to each other, bytes in base64 (an id of null: it has none).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from pydantic import create_model
 
+from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.errors import InvalidMessage
 from jararaca_ws.messages import WebSocketMessage, WebSocketMessageBase
-from jararaca_ws.protocol import ErrorMessage, Gap, decode, decode_publication, encode, encode_publication
+from jararaca_ws.protocol import ErrorMessage, Gap, decode, decode_publication, encode, encode_publication, kept_header
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "envelopes.json").read_text(encoding="ascii"))
 TYPES: dict[str, Any] = {
@@ -77,6 +78,10 @@ def test_publication(vector: dict[str, Any]):
             decode_publication(vector["through"], payload)
         return
     frame = b64decode(vector["frame"], validate=True)
-    assert decode_publication(vector["through"], payload) == (vector["id"], vector["rooms"], frame)
-    if vector["id"] is None:
-        assert encode_publication(vector["rooms"], frame) == payload
+    position = vector["position"] and StreamPosition(*vector["position"])
+    assert decode_publication(vector["through"], payload) == (vector["id"], vector["rooms"], position, frame)
+    if position is not None:
+        place = f',"{position.epoch}",{position.offset}]\n'.encode()
+        assert kept_header(vector["id"], vector["rooms"]) + place + frame == payload
+    elif vector["id"] is not None:
+        assert encode_publication(vector["id"], vector["rooms"], frame) == payload
