@@ -22,18 +22,17 @@ from jararaca_ws.backends.base import (
     StreamPosition,
 )
 from jararaca_ws.backends.redis_history import RedisHistory
+from jararaca_ws.backends.redis_keys import DEFAULT_PREFIX, Channels, Keys
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
-from jararaca_ws.backends.redis_scripts import Command, Keys
+from jararaca_ws.backends.redis_scripts import Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
-from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.protocol import decode_publication, encode_publication
 
 __all__ = ["RedisWebSocketConnectionBackend"]
 
 _log = logging.getLogger("jararaca_ws")
 
-_PREFIX = "jararaca:websocket"
 _REMEMBERED = 20_000
 """How many publications an instance remembers at least, to hand over each once. Copies arrive side by side; second
 tries, within the publish timeout."""
@@ -71,7 +70,7 @@ class RedisWebSocketConnectionBackend:
         dropped: payloads on our Redis channels that were not ours, or of another version.
 
     Raises:
-        ConfigurationError: a URL that is none, or Redis channels that could be taken for one another.
+        ConfigurationError: a URL that is none, Redis channels that could be taken for one another, braces in a prefix.
     """
 
     def __init__(
@@ -90,7 +89,11 @@ class RedisWebSocketConnectionBackend:
         history_meta_ttl: timedelta = timedelta(days=30),
         idempotency_window: timedelta = timedelta(minutes=5),
     ) -> None:
-        self._prefix, self._broadcast_channel = _channels(prefix, send_pubsub_channel, broadcast_pubsub_channel)
+        names = prefix or DEFAULT_PREFIX
+        self._channels = Channels(
+            f"{names}:send" if send_pubsub_channel is None else send_pubsub_channel,
+            f"{names}:broadcast" if broadcast_pubsub_channel is None else broadcast_pubsub_channel,
+        )
         self.dropped = 0
         link = Link(conn, connect_timeout)
         self._publisher = RedisPipeline(
@@ -99,7 +102,7 @@ class RedisWebSocketConnectionBackend:
         self._reader = RedisPipeline(link, name="reader", timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
         self._history = RedisHistory(
             self._reader,
-            Keys(prefix or send_pubsub_channel or _PREFIX),
+            Keys(prefix or send_pubsub_channel or names),
             meta_ttl=history_meta_ttl,
             idempotency_window=idempotency_window,
             retry_window=2 * publish_timeout,
@@ -110,7 +113,7 @@ class RedisWebSocketConnectionBackend:
             report_gap=self._report_gap,
             submit=lambda channel, payload: self._publisher.submit([("PUBLISH", channel, payload)]),
             # No room can have this name either: it does not begin with the prefix.
-            probe_channel=self._broadcast_channel + b":probe:" + secrets.token_hex(8).encode(),
+            probe_channel=self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode(),
             probe_interval=probe_interval,
             timeout=subscribe_timeout,
             linger=unsubscribe_linger,
@@ -162,7 +165,7 @@ class RedisWebSocketConnectionBackend:
         self._publisher.start()
         self._reader.start()
         self._subscriber.start()
-        await self._subscriber.subscribe([self._broadcast_channel])
+        await self._subscriber.subscribe([self._channels.broadcast])
 
     async def _check(self) -> None:
         connection = await self._subscriber.link.open()
@@ -179,7 +182,7 @@ class RedisWebSocketConnectionBackend:
 
     async def broadcast(self, message: bytes) -> None:
         payload = encode_publication(self._new_id(), [""], message)
-        await self._publisher.execute([("PUBLISH", self._broadcast_channel, payload)], len(payload))
+        await self._publisher.execute([("PUBLISH", self._channels.broadcast, payload)], len(payload))
 
     async def send(self, rooms: list[str], message: bytes) -> None:
         await self.send_many([Publication(rooms, message, self._new_id())])
@@ -189,7 +192,7 @@ class RedisWebSocketConnectionBackend:
         size = 0
         for publication in publications:
             rooms, message, publication_id, retention, is_keyed = publication
-            channels = [self._prefix + room.encode() for room in rooms]
+            channels = [self._channels.of(room) for room in rooms]
             if retention is None and not is_keyed:
                 payload = encode_publication(publication_id, rooms, message)
                 commands += [("PUBLISH", channel, payload) for channel in channels]
@@ -212,15 +215,15 @@ class RedisWebSocketConnectionBackend:
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     async def subscribe(self, rooms: Collection[str]) -> None:
-        await self._subscriber.subscribe([self._prefix + room.encode() for room in rooms])
+        await self._subscriber.subscribe([self._channels.of(room) for room in rooms])
 
     def unsubscribe(self, rooms: Collection[str]) -> None:
-        self._subscriber.unsubscribe([self._prefix + room.encode() for room in rooms])
+        self._subscriber.unsubscribe([self._channels.of(room) for room in rooms])
 
     async def _deliver(self, channel: bytes, payload: bytes) -> None:
         """One payload to the manager. Garbage concerns nobody else: the reader goes on."""
-        is_broadcast = channel == self._broadcast_channel
-        room = "" if is_broadcast else channel.removeprefix(self._prefix).decode()
+        is_broadcast = channel == self._channels.broadcast
+        room = "" if is_broadcast else self._channels.room(channel)
         try:
             received = decode_publication(room, payload)
         except ValueError as error:
@@ -243,9 +246,7 @@ class RedisWebSocketConnectionBackend:
             )
 
     def _report_gap(self, channels: Collection[bytes]) -> None:
-        rooms = [
-            channel.removeprefix(self._prefix).decode() for channel in channels if channel.startswith(self._prefix)
-        ]
+        rooms = [self._channels.room(channel) for channel in channels if self._channels.is_room(channel)]
         _log.warning("the connection to Redis was lost: messages to %d rooms may have been missed", len(rooms))
         if self._gap_func is not None:
             self._gap_func(rooms, broadcasts=True)
@@ -270,16 +271,3 @@ class _Remembered:
             self._newer, self._older = set(), self._newer
         self._newer.add(publication_id)
         return True
-
-
-def _channels(prefix: str | None, send: str | None, broadcast: str | None) -> tuple[bytes, bytes]:
-    """What the Redis channels of rooms begin with, and the one of broadcasts."""
-    send = f"{prefix or _PREFIX}:send" if send is None else send
-    broadcast = f"{prefix or _PREFIX}:broadcast" if broadcast is None else broadcast
-    if not send or not broadcast or broadcast.startswith(f"{send}:"):
-        raise ConfigurationError(
-            f"the Redis channels {send!r} and {broadcast!r} clash",
-            "neither may be empty, and the broadcast channel may not begin with the send channel and a colon: "
-            "a room could have that name",
-        )
-    return f"{send}:".encode(), broadcast.encode()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from jararaca_ws.backends.base import Entry, Publication, Replay, StreamPosition
+from jararaca_ws.backends.redis_keys import Keys
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
-from jararaca_ws.backends.redis_scripts import APPEND, HISTORY, PUBLISH_ONCE, Call, Command, Keys
+from jararaca_ws.backends.redis_scripts import APPEND, HISTORY, PUBLISH_ONCE, Call, Command
 from jararaca_ws.protocol import encode_publication, kept_header
 
 __all__ = ["RedisHistory"]

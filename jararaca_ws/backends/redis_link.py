@@ -106,7 +106,7 @@ class Link:
         """
         await connection.send_command("INFO", "server", check_health=False)
         try:
-            reply = await connection.read_response(disable_decoding=True)
+            reply: Any = await connection.read_response(disable_decoding=True)
         except NoPermissionError as error:
             raise unavailable(error) from error
         except ResponseError:  # an imitation of Redis that has no INFO

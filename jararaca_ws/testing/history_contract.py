@@ -274,6 +274,23 @@ async def histories_read_side_by_side_do_not_mix(make: MakeBackend) -> None:
 
 
 @across_instances
+async def an_id_that_comes_again_does_not_reach_who_came_since(make: MakeBackend) -> None:
+    async with started(make, 2) as [one, two]:
+        if _keeping(one) is None:
+            return
+        again = [
+            _publication(["a"], b"kept", id="again-kept", is_keyed=True),
+            _publication(["a"], b"loose", keep=None, id="again-loose", is_keyed=True),
+        ]
+        await _of(one).send_many(again)
+        await two.subscribe("a")
+        await _of(one).send_many([*again, _publication(["a"], b"end")])
+        await two.until(lambda: bool(two.entries))
+        assert two.kept("a") == [(2, b"end")]
+        assert two.sent == []
+
+
+@across_instances
 async def concurrent_appends_of_two_instances_are_counted_as_one(make: MakeBackend) -> None:
     async with started(make, 3) as [one, two, reader]:
         if _keeping(reader) is None:
@@ -317,5 +334,6 @@ HISTORY_CONTRACT: list[Check] = [
     an_id_that_comes_again_is_kept_and_handed_over_once,
     rooms_of_histories_are_literal,
     histories_read_side_by_side_do_not_mix,
+    an_id_that_comes_again_does_not_reach_who_came_since,
     concurrent_appends_of_two_instances_are_counted_as_one,
 ]

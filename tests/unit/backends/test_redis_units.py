@@ -10,19 +10,26 @@ from typing import Any
 
 import fakeredis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool, Redis
+from redis.crc import key_slot
 
 from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
+    HistoryBackend,
+    Publication,
+    Retention,
     StartableBackend,
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
+from jararaca_ws.backends.redis_keys import Keys, escaped
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError
 from jararaca_ws.protocol import encode_publication
-from jararaca_ws.testing.backend_contract import Recorder
+from jararaca_ws.testing.recorder import AWKWARD_ROOMS, Recorder
 from tests.unit.sockets import until
 
 PREFIX = b"jararaca:websocket:send:"
@@ -59,6 +66,7 @@ class TestConfiguration:
             SubscribingBackend,
             BatchingBackend,
             GapReportingBackend,
+            HistoryBackend,
         ):
             assert isinstance(backend, protocol)
 
@@ -98,9 +106,31 @@ class TestConfiguration:
         with pytest.raises(ConfigurationError, match="clash"):
             RedisWebSocketConnectionBackend("redis://localhost", send, broadcast)
 
+    @pytest.mark.parametrize("options", [{"prefix": "{a}"}, {"prefix": "a}"}, {"send_pubsub_channel": "{"}])
+    def test_a_prefix_with_braces_is_refused(self, options: dict[str, str]):
+        with pytest.raises(ConfigurationError, match="braces"):
+            RedisWebSocketConnectionBackend("redis://localhost", **options)
+
     @pytest.mark.parametrize(("send", "broadcast"), [("s", "s"), ("s", "sx"), ("a:b", "a")])
     def test_redis_channels_that_differ_are_fine(self, send: str, broadcast: str):
         assert RedisWebSocketConnectionBackend("redis://localhost", send, broadcast).lag_s is None
+
+    @pytest.mark.parametrize(
+        ("options", "channel", "key"),
+        [
+            ({}, b"jararaca:websocket:send:a", b"jararaca:websocket:meta:{a}"),
+            ({"prefix": "shop"}, b"shop:send:a", b"shop:meta:{a}"),
+            ({"send_pubsub_channel": "shop:to"}, b"shop:to:a", b"shop:to:meta:{a}"),
+            ({"prefix": "shop", "send_pubsub_channel": "to"}, b"to:a", b"shop:meta:{a}"),
+        ],
+    )
+    async def test_keys_and_redis_channels_follow_the_prefix(self, options: dict[str, str], channel: bytes, key: bytes):
+        server = fakeredis.FakeServer()
+        async with started(server, **options) as it, fakeredis.FakeAsyncRedis(server=server) as other:
+            await it.subscribe("a")
+            await redis_of(it).send_many([Publication(["a"], b"1", "id", Retention(1, 1000))])
+            assert channel in await other.pubsub_channels()
+            assert key in await other.keys()
 
     async def test_no_server_is_an_error_of_the_start_and_leaves_no_task(self):
         before = asyncio.all_tasks()
@@ -117,6 +147,19 @@ class TestConfiguration:
             await backend.send(["a"], b"1")
         with pytest.raises(BackendUnavailable, match="not running"):
             await backend.broadcast(b"1")
+
+
+class TestKeys:
+    @pytest.mark.parametrize("room", [*AWKWARD_ROOMS, "a", "{a}b", "a{b", "a}b", "{}a", "%7B", "x" * 255])
+    def test_the_hash_tag_is_the_whole_room(self, room: str):
+        keys = Keys("prefix")
+        names = [keys.entries(room), keys.meta(room), keys.sent(room, "{id}")]
+        assert len(set(names)) == 3
+        assert {key_slot(name) for name in names} == {key_slot(escaped(room).encode())}
+
+    @given(st.text(), st.text())
+    def test_different_rooms_have_different_keys(self, one: str, two: str):
+        assert (escaped(one) == escaped(two)) == (one == two)
 
 
 class TestPublishing:
