@@ -179,10 +179,25 @@ async def test_injection(load: Load):
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", ["testing_chat.py", "testing_own_backend.py"])
 def test_the_tests_among_the_examples_pass_where_nothing_is_configured(name: str, tmp_path: Path):
+    run_tests(name, tmp_path)
+
+
+@pytest.mark.e2e
+@pytest.mark.redis
+def test_testing_faults(tmp_path: Path, redis_server: RedisServer):
+    run_tests("testing_faults.py", tmp_path, {"REDIS_PORT": str(redis_server.port)})
+
+
+def run_tests(name: str, directory: Path, environment: Mapping[str, str] | None = None) -> None:
     for source in EXAMPLES.glob("*.py"):
-        shutil.copy(source, tmp_path)
+        shutil.copy(source, directory)
     ran = subprocess.run(
-        [BIN / "pytest", "-o", "asyncio_mode=auto", name], cwd=tmp_path, capture_output=True, text=True, timeout=50
+        [BIN / "pytest", "-o", "asyncio_mode=auto", name],
+        cwd=directory,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=50,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout
