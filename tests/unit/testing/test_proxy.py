@@ -191,6 +191,9 @@ async def test_a_connection_in_a_black_hole_can_be_ended(server: Server, proxy: 
         client.say(b"2\n")
         async with connected(proxy.port) as new:
             await until(lambda: proxy.connections == 2)
+            await client.silence()
+            client.say(b"3\n")  # the proxy has not read this when it ends the connection
+            await new.silence()
             fault(proxy)
             await until(lambda: not proxy.connections)
             for one in (client, new):
