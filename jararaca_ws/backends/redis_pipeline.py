@@ -97,7 +97,8 @@ class RedisPipeline:
         self._known: set[Script] = set()
         # When the server last refused something for want of memory; None where it never has.
         self._full_since: float | None = None
-        self._backoff = Backoff(first_s=0.05, max_s=1.0)
+        # What comes during a delay must still have time for a try of its own.
+        self._backoff = Backoff(first_s=0.05, max_s=min(1.0, self._timeout_s / 5))
         self._delays = self._backoff.delays()
         self._task = Supervised(f"jararaca_ws Redis {name}", self._work)
         self._running = False

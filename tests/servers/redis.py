@@ -16,7 +16,8 @@ class RedisServer:
         directory: for its log and, with ``appendonly``, its data; made when missing.
         port: None takes a free one. It stays the same through every restart.
         appendonly: keep the data (streams, keys) through a restart; otherwise it comes back empty.
-        extra_args: further options of redis-server, for example ``("--maxmemory", "1mb")``.
+        extra_args: further options of redis-server, for example ``("--maxmemory", "1mb")``; may be changed while it
+            is stopped.
 
     Raises:
         ServerUnavailable: redis-server is not installed.
@@ -30,11 +31,12 @@ class RedisServer:
             raise ServerUnavailable("redis-server", "not on PATH (apt-get install redis-server)")
         directory.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
+        self.directory = directory
+        self.extra_args = extra_args
         self._log = directory / "redis.log"
         self._argv = [
             *(binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory), "--daemonize", "no"),
             *("--save", "", "--appendonly", "yes" if appendonly else "no", "--appendfsync", "always"),
-            *extra_args,
         ]
         self._process: OwnedProcess | None = None
 
@@ -56,7 +58,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers a PING. Does nothing when it runs."""
         if self._process is None:
-            self._process = OwnedProcess(self._argv, log=self._log)
+            self._process = OwnedProcess([*self._argv, *self.extra_args], log=self._log)
             self._process.wait_until(lambda: answer(self.port, b"PING\r\n") == b"+PONG\r\n")
 
     def stop(self) -> None:
