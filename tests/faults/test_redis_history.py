@@ -162,6 +162,22 @@ async def test_the_memory_of_older_epochs_is_bounded(durable: RedisServer):
         assert recovered[1:] == [[b"%d" % m for m in range(n + 1, 18)] for n in range(1, 18)]
 
 
+async def test_what_an_eviction_leaves_of_a_room_is_never_taken_for_its_history(redis_server: RedisServer):
+    async with started(redis_server.url) as one, Redis.from_url(redis_server.url) as client:
+        await one.keep(b"1", b"2", b"3")
+        old = await one.position()
+        assert await client.delete("jararaca:websocket:meta:{a}")
+        assert await one.since(old) is None
+        await one.keep(b"new")
+        replay = await one.backend.history("a", None, 100)
+        assert [(entry.position.offset, entry.payload) for entry in replay.entries] == [(1, b"new")]
+        assert await client.delete("jararaca:websocket:entries:{a}")
+        assert await one.since(replay.position) == []
+        assert await one.since(replay.position._replace(offset=0)) is None
+        await one.keep(b"newer")
+        assert await one.since(replay.position) == [b"newer"]
+
+
 async def test_f11_writes_that_were_accepted_and_lost_are_told_from_those_that_were_kept(durable: RedisServer):
     """What a replica that takes over without the last writes does; here a server that comes back with an older disk."""
     directory = durable.directory
@@ -258,6 +274,20 @@ async def test_what_two_instances_keep_while_their_connections_break_is_there_on
         for name, number in zip((b"one", b"two"), sent, strict=True):
             mine = [entry.payload for entry in replay.entries if entry.payload.startswith(name)]
             assert mine == [b"%s %d" % (name, n) for n in range(number)]
+
+
+async def test_what_waits_for_redis_to_come_back_keeps_its_order(redis_server: RedisServer):
+    async with started(redis_server.url) as one:
+        await one.keep(b"first")
+        redis_server.kill()
+        sends = []
+        for n in range(60):
+            sends.append(asyncio.create_task(one.keep(b"%d" % n)))
+            await asyncio.sleep(0.005)  # so that some wait for their second try while others come
+        redis_server.start()
+        await asyncio.gather(*sends)
+        replay = await one.backend.history("a", None, 10_000)
+        assert [entry.payload for entry in replay.entries] == [b"%d" % n for n in range(60)]
 
 
 async def test_a_connection_that_died_silently_is_given_up_in_time_for_a_second_try(redis_server: RedisServer):
