@@ -8,6 +8,7 @@ import difflib
 import importlib
 import inspect
 import logging
+import os
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jararaca_ws.draining import DRAIN_WINDOW_VARIABLE
 from jararaca_ws.errors import ConfigurationError, Unavailable
 from jararaca_ws.messagebus.worker import MessageBusWorker
 from jararaca_ws.microservice import Microservice, create_http_server
@@ -252,6 +254,7 @@ def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], Any]:
         import uvicorn
 
         logging.getLogger("jararaca_ws").warning("WebSockets are served the slow way: %s", unsuitable)
+        os.environ[DRAIN_WINDOW_VARIABLE] = str(drain_window_s)  # then the interceptor drains
         return uvicorn.Server, "auto"
     WebSocketProtocol.drain_window_s = drain_window_s
     return DrainingServer, WebSocketProtocol

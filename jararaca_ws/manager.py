@@ -49,6 +49,7 @@ class WebSocketConnectionManager:
 
     Attributes:
         delivery: the connections and rooms of this instance, and what is delivered to them.
+        draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
     """
 
     def __init__(self, backend: WebSocketConnectionBackend, *, settings: ConnectionSettings | None = None) -> None:
@@ -63,6 +64,7 @@ class WebSocketConnectionManager:
         self.delivery = LocalDelivery(self.flusher)
         self._stopping = asyncio.Event()
         self._started = False
+        self.draining = False
         self._batcher = backend if isinstance(backend, BatchingBackend) else None
         # None where the backend keeps no histories.
         self._history = backend if isinstance(backend, HistoryBackend) and self._batcher is not None else None
@@ -108,6 +110,7 @@ class WebSocketConnectionManager:
         """
         check_message_ids()
         self._started = True
+        self.draining = False
         self._stopping = asyncio.Event()
         self._build()
         self.backend.configure(self.delivery.to_all, self.delivery.to_rooms, self._stopping)

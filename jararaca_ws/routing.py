@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import WebSocket, params
 from fastapi.routing import APIWebSocketRoute
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jararaca_ws.connection import WebSocketConnection
@@ -150,6 +151,8 @@ def _served(
         scope[SCOPE_KEY] = socket.connection
 
         async def handle() -> None:
+            if manager.draining:  # it would be closed again in a moment: another instance may take it
+                raise HTTPException(503)
             async with unit_of_work(socket.connection.websocket):
                 await app(scope, socket.receive, socket.send)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from itertools import count
@@ -16,6 +17,8 @@ from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
+from jararaca_ws.draining import default_drain_window, drained_on_signals
+from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
@@ -44,6 +47,9 @@ class WebSocketInterceptor:
     Args:
         backend: carries messages between instances; `MemoryWebSocketConnectionBackend` where None.
         settings: limits of each connection.
+        drain_window: over how long the sockets are closed after SIGTERM or SIGINT, each at a moment of its own, before
+            the server gets the signal. Where None, as the environment variable ``JARARACA_WS_DRAIN_WINDOW_S`` says, or
+            5 s. A server that drains by itself (``jararaca-ws serve``) has a window of its own.
 
     Attributes:
         manager: the connection manager of this process.
@@ -52,16 +58,24 @@ class WebSocketInterceptor:
     serves: ClassVar[str] = ENDPOINT_MARK
 
     def __init__(
-        self, backend: WebSocketConnectionBackend | None = None, *, settings: ConnectionSettings | None = None
+        self,
+        backend: WebSocketConnectionBackend | None = None,
+        *,
+        settings: ConnectionSettings | None = None,
+        drain_window: timedelta | None = None,
     ) -> None:
+        if drain_window is not None and drain_window < timedelta(0):
+            raise ConfigurationError(f"drain_window={drain_window!r} cannot be", "give one that is not negative")
+        self._drain_window = drain_window
         self.manager = WebSocketConnectionManager(backend or MemoryWebSocketConnectionBackend(), settings=settings)
         self._service = ""
 
     @asynccontextmanager
     async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
-        """Start the manager and its backend, and stop them."""
+        """Start the manager and its backend, and stop them; drain when the process is told to end meanwhile."""
         self._service = str(getattr(app, "name", ""))
-        async with self.manager:
+        window = default_drain_window() if self._drain_window is None else self._drain_window
+        async with self.manager, drained_on_signals(self.manager, window):
             yield
 
     def http_routes(self, runtime: Runtime) -> Sequence[BaseRoute]:

@@ -15,6 +15,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPe
 from websockets.frames import Frame
 from websockets.http11 import Request
 
+from jararaca_ws.draining import default_drain_window
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.waiting import Flag, Mailbox
 from jararaca_ws.writing import DIRECT_FRAMES
@@ -50,7 +51,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         drain_window_s: over how many seconds the sockets are closed when the server stops. For the whole process.
     """
 
-    drain_window_s = _from_environment("JARARACA_WS_DRAIN_WINDOW_S", 5)
+    drain_window_s = default_drain_window().total_seconds()
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import httpx
+
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
 from tests.servers.process import answer
 
@@ -49,6 +51,30 @@ class Instance:
     @property
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def ws(self, room: str) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/{room}"
+
+
+class PlainUvicorn:
+    """A plain `uvicorn` of the application in drained_app.py, without anything of ours around it."""
+
+    def __init__(self, directory: Path, *options: str, drain_window_s: int) -> None:
+        self.port = free_port()
+        self.process = OwnedProcess(
+            [
+                *(Path(sys.executable).with_name("uvicorn"), "--app-dir", str(ROOT), "--port", str(self.port)),
+                *("--ws", "websockets-sansio", *options, "tests.e2e.drained_app:app"),
+            ],
+            log=directory / f"uvicorn-{self.port}.log",
+            env={**os.environ, "JARARACA_WS_DRAIN_WINDOW_S": str(drain_window_s), "PYTHONUNBUFFERED": "1"},
+        )
+        self.process.wait_until(lambda: b"200 OK" in answer(self.port, b"GET /info HTTP/1.0\r\n\r\n"))
+
+    def waiting_bytes(self) -> list[int]:
+        """For each connection of the instance that answers: what waits for it."""
+        waiting: list[int] = httpx.get(f"http://127.0.0.1:{self.port}/info").json()
+        return waiting
 
     def ws(self, room: str) -> str:
         return f"ws://127.0.0.1:{self.port}/ws/{room}"

@@ -3,6 +3,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from jararaca_ws.context import provide_ws_manager, use_ws_manager
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
+    ConfigurationError,
     DuplicateEndpoint,
     MessageNotEncodable,
     NotBound,
@@ -397,3 +399,15 @@ class TestWiring:
             gc.collect()
             alive = sum(isinstance(one, WebSocketConnection) for one in gc.get_objects())
             assert alive == 0, "closed connections are kept in memory"
+
+
+async def test_while_it_drains_new_sockets_are_refused():
+    async with listening() as (app, _):
+        app.manager.draining = True
+        assert (await end_of(app, "/listen")).status == 503
+        assert app.manager.rooms, "those that are open have their turn"
+
+
+def test_a_drain_window_that_is_negative():
+    with pytest.raises(ConfigurationError, match="drain_window"):
+        WebSocketInterceptor(drain_window=timedelta(seconds=-1))
