@@ -32,7 +32,7 @@ def _warmed_up(load: Load) -> float:
     """Resident memory after a few connections have come and gone."""
     few = load.connect(["warm-up"] * min(_WARM_UP_CONNECTIONS, load.job.connections))
     load.disconnect(few)
-    return load.ask(do="usage")["rss"]
+    return load.ask(do="memory")["rss"]
 
 
 def _fanout(load: Load, results: list[dict[str, Any]]) -> None:
@@ -57,7 +57,7 @@ def _stalled(load: Load, results: list[dict[str, Any]]) -> None:
     # What it alone is sent first fills most of the kernel's buffers: it stalls during the rounds, not after them.
     for _ in range(_FILL // (10 * job.size)):
         load.tell(do="round", room="bench-0", burst=10, size=job.size)
-    load.ask(do="usage")
+    load.ask(do="cpu")  # answered when they have been sent
     results.append(load.rounds(len(clients), 1) | {"stalled": 1})
 
 
@@ -100,17 +100,16 @@ def _rooms(load: Load, results: list[dict[str, Any]]) -> None:
 
 def _sends(load: Load, senders: int, each: int, members: int) -> dict[str, float]:
     expected = senders * each * members
-    before = load.ask(do="usage")
+    before = load.ask(do="cpu")
     load.tell(do="sends", room="bench", senders=senders, each=each, size=load.job.size)
     delivered = load.collect(expected, load.job.patience_s)
     answer = load.answer()
-    after = load.ask(do="usage")
+    after = load.ask(do="cpu")
     if delivered < expected:
         raise Failed(f"{delivered} of {expected} frames came, then none for {load.job.patience_s:g} s")
-    collected = answer["after_cpu_s"] - answer["cpu_s"]
     return {
         "sends_wall_s": answer["sends_wall_s"],
-        "cpu_s": after["cpu_s"] - before["after_cpu_s"] - collected,
+        "cpu_s": after["cpu_s"] - before["cpu_s"],
         "expected": expected,
         "delivered": delivered,
     }
@@ -124,9 +123,9 @@ def _idle(load: Load, results: list[dict[str, Any]]) -> None:
     peaks: list[float] = []
     for _ in range(load.job.waves):
         clients = load.connect(["bench"] * count)
-        peaks.append(load.ask(do="usage")["rss"])
+        peaks.append(load.ask(do="memory")["rss"])
         load.disconnect(clients)
-        after.append(load.ask(do="usage")["rss"])
+        after.append(load.ask(do="memory")["rss"])
     results.append(
         {
             "connections": count,

@@ -78,5 +78,5 @@ def run(system: System, workload: Workload, *, quick: bool, redis: RedisServer |
 
 def _up(port: int, control_port: int) -> bool:
     return bool(answer(port, b"GET /none HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")) and bool(
-        answer(control_port, b'{"do": "usage"}\n')
+        answer(control_port, b'{"do": "cpu"}\n')
     )

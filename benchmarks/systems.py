@@ -30,6 +30,7 @@ class System:
         requirements: what pip (or npm) installs there.
         versions: the distributions whose versions are reported.
         redis: whether its messages go through Redis.
+        both_backends: whether it is in the list twice, once with messages that stay in memory.
         too_slow_for: workloads that it was seen not to finish, and what was seen; they are not tried again.
         own_rooms: whether its rooms are a dict of the benchmark's, not its own.
         path, after_upgrade: see load.Job.
@@ -42,6 +43,7 @@ class System:
     requirements: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     redis: bool = False
+    both_backends: bool = False
     own_rooms: bool = False
     too_slow_for: tuple[tuple[str, str], ...] = ()
     path: str = "/ws?room={room}"
@@ -145,6 +147,7 @@ _LITESTAR_MEMORY = System(
     environment="litestar",
     requirements=_LITESTAR,
     versions=("litestar", "redis", *_UVICORN),
+    both_backends=True,
 )
 _SOCKETIO_MEMORY = System(
     name="socketio",
@@ -153,6 +156,7 @@ _SOCKETIO_MEMORY = System(
     environment="socketio",
     requirements=_SOCKETIO,
     versions=("python-socketio", "redis", *_UVICORN),
+    both_backends=True,
     path="/socket.io/?EIO=4&transport=websocket&room={room}",
     after_upgrade="40",
 )
@@ -163,6 +167,7 @@ _CHANNELS_MEMORY = System(
     environment="channels",
     requirements=_CHANNELS,
     versions=("channels", "channels-redis", "django", "redis", *_UVICORN),
+    both_backends=True,
     too_slow_for=(
         ("fanout-5000", "no frame within 5 s of the first send"),
         ("idle", "not done within 90 s"),

@@ -53,21 +53,19 @@ function text(size) {
 
 const cpu = () => {
   const { user, system } = process.cpuUsage()
-  return (user + system) / 1e6
+  return { cpu_s: (user + system) / 1e6 }
 }
 
-function usage() {
-  const used = { cpu_s: cpu(), wall_s: performance.now() / 1e3 }
+function memory() {
   globalThis.gc?.()
-  const rss = Number(readFileSync('/proc/self/statm', 'latin1').split(' ')[1]) * 4096
-  return { ...used, rss, after_cpu_s: cpu() }
+  return { rss: Number(readFileSync('/proc/self/statm', 'latin1').split(' ')[1]) * 4096 }
 }
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 async function wait({ joined: in_, left: out }) {
   while (joined < in_ || left < out) await new Promise((resolve) => setTimeout(resolve, 5))
-  return usage()
+  return cpu()
 }
 
 function round({ room, rooms: count = 0, burst = 1, size = 128 }) {
@@ -79,7 +77,7 @@ function round({ room, rooms: count = 0, burst = 1, size = 128 }) {
 
 async function sends({ room, senders, each, size = 128 }) {
   const started = performance.now()
-  const before = cpu()
+  const before = cpu().cpu_s
   const sender = async () => {
     for (let n = 0; n < each; n++) {
       send(room, text(size))
@@ -87,8 +85,8 @@ async function sends({ room, senders, each, size = 128 }) {
     }
   }
   await Promise.all(Array.from({ length: senders }, sender))
-  const took = { sends_wall_s: (performance.now() - started) / 1e3, sends_cpu_s: cpu() - before }
-  return { ...usage(), ...took }
+  const took = { sends_wall_s: (performance.now() - started) / 1e3, sends_cpu_s: cpu().cpu_s - before }
+  return { ...cpu(), ...took }
 }
 
 createServer((socket) => {
@@ -100,7 +98,7 @@ createServer((socket) => {
     for (const line of lines) {
       const { do: kind, ...command } = JSON.parse(line)
       if (kind === 'round') round(command)
-      else socket.write(JSON.stringify(await { usage, wait, sends }[kind](command)) + '\n')
+      else socket.write(JSON.stringify(await { cpu, memory, wait, sends }[kind](command)) + '\n')
     }
   })
 }).listen(controlPort, '127.0.0.1')
