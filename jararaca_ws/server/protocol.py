@@ -36,6 +36,9 @@ SEND_BUFFER_BYTES = _from_environment("JARARACA_WS_SO_SNDBUF", 128 * 1024)
 _LAST_WORD_S = 1.0
 """What a socket has to take what is written last, its close frame for instance, before it is dropped."""
 
+_PONG = b"\x8a"
+"""The first byte of a pong frame."""
+
 _WINDOW_BITS = 12
 """4 KiB, as uvicorn has it: a larger window gains little on messages of this size and costs memory."""
 
@@ -73,6 +76,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.writable.set()
         self._writing_paused = False
         self._eof = False
+        # The answer to the last ping, where it waits until the transport is writable; else empty.
+        self._pong = b""
         # The deflate window that frames may be shared with; None where compression was not agreed to.
         self.window_bits: int | None = None
         # None until a connection of ours writes here.
@@ -111,6 +116,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._writing_paused = False
+        if self._pong and self._open:
+            self.transport.write(self._pong)
+        self._pong = b""
         if self._writable_again is not None:
             self._writable_again()
 
@@ -166,11 +174,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._drop_soon()
 
     def handle_ping(self) -> None:
-        if self._writing_paused:
-            # A peer who sends pings and reads no pongs. RFC 6455, 5.5.3: answering a later one will do.
-            self.conn.data_to_send()
-        else:
+        if not self._writing_paused:
             super().handle_ping()
+            return
+        # A peer who sends pings and does not read: only the newest is answered, when it reads (RFC 6455, 5.5.3).
+        for data in self.conn.data_to_send():
+            if data[:1] == _PONG:
+                self._pong = data
+            else:
+                self.transport.write(data)
 
     # --- DirectFrames -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from tests.server.running import (
     FAST,
     PING,
     PLAIN,
+    PONG,
     TEXT,
     Note,
     RawSocket,
@@ -269,6 +270,30 @@ async def test_a_ping_from_a_stalled_reader_changes_nothing():
         for _ in range(20):
             await reader.client.write(frame(PING, b"x" * 125))
         await gone(reader.server, reader.client)
+
+
+async def test_the_newest_ping_is_answered_when_a_stalled_reader_reads_again():
+    """RFC 6455, 5.5.3: of several pings the most recent one may be the only one that is answered, but it must be."""
+    async with stalled() as reader:
+        await reader.fill()
+        for number in range(20):
+            await reader.client.write(frame(PING, b"ping %d" % number))
+        await until(lambda: reader.protocol._pong.endswith(b"ping 19"))
+        pongs = []
+        await reader.client.write(frame(PING, b"the last"))
+        while not pongs or pongs[-1] != b"the last":
+            first, payload = await reader.client.frame()
+            assert first in (0x80 | TEXT, 0x80 | PONG)
+            if first == 0x80 | PONG:
+                pongs.append(payload)
+        assert pongs in ([b"the last"], [b"ping 19", b"the last"])
+
+
+async def test_a_close_behind_a_ping_is_answered_on_a_full_transport():
+    async with stalled() as reader:
+        await reader.fill()
+        await reader.client.write(frame(PING, b"x") + frame(CLOSE, (1000).to_bytes(2)))
+        assert await reader.client.close_code() == 1000
 
 
 async def test_a_flood_of_pings_from_a_reader_that_does_not_read_is_bounded():
