@@ -89,7 +89,7 @@ async def stalled(**options: Any) -> AsyncIterator[Stalled]:
         await until(lambda: not server.server.server_state.tasks and not server.connections, what="no task is left")
 
 
-async def test_F19_a_stalled_reader_is_aborted_after_the_write_timeout():
+async def test_f19_a_stalled_reader_is_aborted_after_the_write_timeout():
     async with stalled() as reader:
         await reader.fill()
         await gone(reader.server, reader.client)
@@ -97,7 +97,7 @@ async def test_F19_a_stalled_reader_is_aborted_after_the_write_timeout():
         assert reader.server.manager.counters.overflows == 1
 
 
-async def test_F19_a_stalled_reader_is_aborted_when_its_queue_overflows():
+async def test_f19_a_stalled_reader_is_aborted_when_its_queue_overflows():
     async with stalled() as reader:
         await reader.fill()
         while reader.connection.alive:
@@ -107,7 +107,7 @@ async def test_F19_a_stalled_reader_is_aborted_when_its_queue_overflows():
         assert reader.server.manager.counters.overflows == 1
 
 
-async def test_F19_a_reader_that_wakes_up_in_time_reads_why():
+async def test_f19_a_reader_that_wakes_up_in_time_reads_why():
     """4008 is attempted: a reader that comes back within the close timeout gets it, and no message after a hole."""
     async with stalled() as reader:
         await reader.fill()
@@ -119,7 +119,7 @@ async def test_F19_a_reader_that_wakes_up_in_time_reads_why():
         assert one[1] == (4008).to_bytes(2) + b"slow consumer"
 
 
-async def test_F19_the_others_get_everything_meanwhile():
+async def test_f19_the_others_get_everything_meanwhile():
     async with stalled() as reader:
         others = [await connect(reader.server.url("/room/a"), compression=None) for _ in range(3)]
         await until(lambda: len(reader.server.manager.members("a")) == 4)
@@ -133,7 +133,7 @@ async def test_F19_the_others_get_everything_meanwhile():
             await other.close()
 
 
-async def test_F19_closed_by_us_with_less_than_the_high_water_mark_in_the_buffer():
+async def test_f19_closed_by_us_with_less_than_the_high_water_mark_in_the_buffer():
     """It never was slow as far as we know; it must not hold its socket for ever."""
     async with stalled() as reader:
         await reader.fill_a_little()
@@ -144,7 +144,7 @@ async def test_F19_closed_by_us_with_less_than_the_high_water_mark_in_the_buffer
 
 @pytest.mark.parametrize("fill", ["fill", "fill_a_little"])
 @pytest.mark.parametrize("said", ["close", "nonsense", "fin"])
-async def test_F19_a_stalled_reader_that_ends_it_by_itself(said: str, fill: str):
+async def test_f19_a_stalled_reader_that_ends_it_by_itself(said: str, fill: str):
     """Then uvicorn closes the transport, politely: it waits for what is in the buffer, and nobody reads that."""
     async with stalled() as reader:
         await getattr(reader, fill)()
@@ -155,7 +155,7 @@ async def test_F19_a_stalled_reader_that_ends_it_by_itself(said: str, fill: str)
         await gone(reader.server, reader.client, LIMIT_S + 2)
 
 
-async def test_F20_a_reader_that_trickles_is_aborted():
+async def test_f20_a_reader_that_trickles_is_aborted():
     async with stalled() as reader:
         await reader.fill()
 
@@ -171,7 +171,7 @@ async def test_F20_a_reader_that_trickles_is_aborted():
             await asyncio.gather(trickling, return_exceptions=True)
 
 
-async def test_F20_trickling_while_more_is_sent():
+async def test_f20_trickling_while_more_is_sent():
     async with stalled() as reader:
 
         async def trickle() -> None:
@@ -191,7 +191,7 @@ async def test_F20_trickling_while_more_is_sent():
 
 
 @pytest.mark.parametrize("fill", [None, "fill_a_little", "fill"])
-async def test_F21_a_peer_that_vanishes(fill: str | None):
+async def test_f21_a_peer_that_vanishes(fill: str | None):
     """It answers no ping, and sends no FIN; its buffers may be full."""
     settings = {"ws_ping_interval": 0.5, "ws_ping_timeout": 0.5}
     async with stalled(**settings) as reader:
@@ -201,7 +201,7 @@ async def test_F21_a_peer_that_vanishes(fill: str | None):
         await until(lambda: not reader.server.manager.members("a"))
 
 
-async def test_F21_a_peer_that_vanishes_while_we_close():
+async def test_f21_a_peer_that_vanishes_while_we_close():
     async with stalled(ws_ping_interval=0.5, ws_ping_timeout=0.5) as reader:
         await reader.fill()
         reader.connection.begin_close(4001, "shutdown")
@@ -209,7 +209,7 @@ async def test_F21_a_peer_that_vanishes_while_we_close():
 
 
 @pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
-async def test_F22_a_half_close_is_a_disconnect(protocol: Any):
+async def test_f22_a_half_close_is_a_disconnect(protocol: Any):
     async with running(protocol) as server, raw_socket(server.port, "/room/a") as client:
         await until(lambda: server.manager.members("a"))
         client.raw.shutdown(1)
@@ -218,7 +218,7 @@ async def test_F22_a_half_close_is_a_disconnect(protocol: Any):
 
 
 @pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
-async def test_F23_a_handler_that_raises(protocol: Any, caplog: pytest.LogCaptureFixture):
+async def test_f23_a_handler_that_raises(protocol: Any, caplog: pytest.LogCaptureFixture):
     async with running(protocol) as server, raw_socket(server.port, "/fail") as client:
         first, payload = await client.frame()
         assert first == 0x80 | CLOSE
@@ -230,7 +230,7 @@ async def test_F23_a_handler_that_raises(protocol: Any, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
-async def test_F24_a_handler_that_never_reads(protocol: Any):
+async def test_f24_a_handler_that_never_reads(protocol: Any):
     """Its client says a lot, and answers pings behind that: it is healthy."""
     settings = ConnectionSettings(read_patience=timedelta(seconds=0.1))
     async with running(protocol, settings=settings, ws_ping_interval=0.2, ws_ping_timeout=0.4) as server:
@@ -246,7 +246,7 @@ async def test_F24_a_handler_that_never_reads(protocol: Any):
             assert json.loads(await client.recv())["message"]["n"] == 1
 
 
-async def test_F21_a_client_that_goes_while_its_handler_is_busy_and_its_queue_is_full():
+async def test_f21_a_client_that_goes_while_its_handler_is_busy_and_its_queue_is_full():
     """The reading task waits for the handler, and must learn all the same that the client has gone: no ghost stays in
     the room, and the handler gets its grace and is cancelled.
 

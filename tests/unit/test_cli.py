@@ -198,7 +198,7 @@ def test_a_refused_configuration_at_start_up(target: Target, capsys: pytest.Capt
     assert one_line(capsys) == "jararaca-ws: two of a kind: remove one"
 
 
-def test_redis_cannot_be_reached(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
+def test_f18_redis_cannot_be_reached(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve(*target(living(start="raise BackendUnavailable('connection refused')"))) == 4
     assert one_line(capsys) == "jararaca-ws: the WebSocket backend is unavailable: connection refused"
 

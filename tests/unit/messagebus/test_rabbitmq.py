@@ -88,7 +88,7 @@ async def test_publishing_before_the_start_says_what_to_do() -> None:
         await RabbitMQMessageBus(URL).publish(Placed())
 
 
-async def test_a_handler_timeout_above_the_brokers_is_refused() -> None:
+async def test_f37_a_handler_timeout_above_the_brokers_is_refused() -> None:
     bus = RabbitMQMessageBus(URL, consumer_timeout=timedelta(seconds=30))
     with pytest.raises(ConfigurationError, match=r"handle is not below RabbitMQ's consumer_timeout"):
         bus._queue_of(spec(timeout=timedelta(seconds=30)), "shop")

@@ -1,0 +1,24 @@
+"""The fault table's rows that have no test: what cannot be tested here, and what waits for something.
+
+Every other row F1-F48 has at least one test whose name begins with ``test_f<N>_``, anywhere under tests/.
+"""
+
+from __future__ import annotations
+
+ROWS = range(1, 49)
+
+UNTESTABLE: dict[int, str] = {
+    44: "5,000 clients back at once: the handshake limiter is not built yet, it belongs to the limits of a connection",
+}
+
+PENDING: dict[int, str] = {
+    1: "Redis killed in a stream of sends that are kept: history",
+    6: "Redis restarted empty, told by the epoch: recovery",
+    7: "a history trimmed past the client's offset: recovery",
+    11: "Sentinel failover: Redis in all its forms",
+    12: "slot migration of a sharded channel: Redis in all its forms",
+    14: "a lost reply and a second try: idempotent sends",
+    15: "an instance killed, its clients resume elsewhere and its presence expires: recovery and presence",
+    36: "a bus message delivered twice, pushed once: idempotent sends",
+    42: "one broker up, the other down, and readiness says which: health",
+}
