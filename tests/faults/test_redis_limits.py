@@ -1,4 +1,4 @@
-"""A Redis that is there and does not do all that it should: out of memory, refusing, loading, a replica, out of patience."""
+"""A Redis that is there and does not do all that it should: full, refusing, loading, a replica, out of patience."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_f8_a_redis_that_is_out_of_memory_carries_messages_all_the_same(re
     backend = make(redis_server)
     async with started(backend) as one, admin(redis_server) as client:
         await client.config_set("maxmemory", "1")
-        with pytest.raises(Exception, match="OOM|maxmemory"):
+        with pytest.raises(Exception, match="maxmemory"):
             await client.set("key", "value")
         await one.subscribe("a")
         await one.backend.send(["a"], b"1")
