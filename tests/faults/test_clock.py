@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ Jump = Callable[[float], None]
 
 
 @pytest.fixture
-def jump(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jump]:
+def jump(monkeypatch: pytest.MonkeyPatch) -> Jump:
     """Set the clock that everything in this process reads off by so many seconds."""
     real_s, real_ns, offset = time.time, time.time_ns, 0.0
 
@@ -33,7 +33,7 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jump]:
 
     monkeypatch.setattr(time, "time", lambda: real_s() + offset)
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(offset * 1e9))
-    yield off_by
+    return off_by
 
 
 def test_f43_nothing_in_the_package_reads_the_wall_clock():
