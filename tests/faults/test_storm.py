@@ -1,4 +1,4 @@
-"""F27: joins, leaves, disconnects and lost links all at once, with a real Redis that knows what we are subscribed to."""
+"""F27: joins, leaves, disconnects and lost links at once, with a Redis that knows what we are subscribed to."""
 
 from __future__ import annotations
 
