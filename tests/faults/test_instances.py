@@ -13,13 +13,32 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
-from tests.e2e.fleet import Instance
+from tests.e2e.fleet import Instance, worker
 from tests.e2e.test_fleet import received, say
-from tests.servers import RedisServer
+from tests.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.e2e
 
 STANDSTILL_S = 3
+
+
+@pytest.mark.redis
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_f18_without_redis_nothing_starts_by_half(command: str, rabbitmq_server: RabbitMQServer, tmp_path: Path):
+    rabbitmq_server.start()
+    absent = RedisServer(tmp_path / "redis")
+    if command == "serve":
+        process = Instance(tmp_path, absent, rabbitmq_server).process
+    else:
+        process = worker(tmp_path, absent, rabbitmq_server)
+    with process:
+        assert process.wait() == 4
+        refusal = process.output().splitlines()[-1]
+        assert refusal.startswith("jararaca-ws: the WebSocket backend is unavailable: ")
+        assert str(absent.port) in refusal
+        for started in ("consumes with", "startup complete", "Traceback"):
+            assert started not in process.output()
 
 
 @pytest.mark.redis
