@@ -30,6 +30,7 @@ def test_the_public_names():
 def test_the_public_names_for_tests():
     assert jararaca_ws.testing.__all__ == [
         "BACKEND_CONTRACT",
+        "FaultProxy",
         "InLoopWebSocket",
         "WebSocketClosed",
         "connect",
