@@ -38,6 +38,9 @@ class Supervised:
 
     The work calls `mark_healthy` once it is up; that resets the backoff. Cancelling is the only way to end it:
     `stop` cancels and awaits.
+
+    Attributes:
+        problem: why the work last ended; None where it never has, or is up again.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Supervised:
         self.name = name
         self.healthy = False
         self.restarts = 0
+        self.problem: str | None = None
         self._work = work
         self._backoff = backoff or Backoff()
         self._delays = self._backoff.delays()
@@ -67,6 +71,7 @@ class Supervised:
     def mark_healthy(self) -> None:
         """The work is up: readiness is green, and the next failure begins with a short delay."""
         self.healthy = True
+        self.problem = None
         self._delays = self._backoff.delays()
 
     async def _run(self) -> None:
@@ -74,18 +79,18 @@ class Supervised:
         while self._task is not None:
             try:
                 await self._work(self)
-                problem = "it returned"
+                self.problem = "it returned"
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                problem = "something in it was cancelled"
+                self.problem = "something in it was cancelled"
             except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
+                self.problem = f"{type(error).__name__}: {error}"
             if self._task is None:
                 return
             self.healthy = False
             self.restarts += 1
             delay = next(self._delays)
-            _log.warning("%s ended (%s); restart %d in %.1f s", self.name, problem, self.restarts, delay)
+            _log.warning("%s ended (%s); restart %d in %.1f s", self.name, self.problem, self.restarts, delay)
             await asyncio.sleep(delay)

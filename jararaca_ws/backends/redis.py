@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from itertools import count
 
+import redis
 from redis.asyncio import Redis
 
 from jararaca_ws.backends.base import (
@@ -161,15 +162,25 @@ class RedisWebSocketConnectionBackend:
         Raises:
             BackendUnavailable: Redis cannot be reached.
         """
-        await self._check()
+        await self._greet()
         self._publisher.start()
         self._reader.start()
         self._subscriber.start()
         await self._subscriber.subscribe([self._channels.broadcast])
 
-    async def _check(self) -> None:
-        connection = await self._subscriber.link.open()
-        await connection.disconnect(nowait=True)
+    async def _greet(self) -> None:
+        link = self._subscriber.link
+        connection = await link.open()
+        try:
+            server = await link.server(connection)
+        finally:
+            await connection.disconnect(nowait=True)
+        _log.info(
+            "Redis %s (%s), redis-py %s: pub/sub on one Redis channel for each room, histories in streams",
+            server.version or "?",
+            server.mode or "mode unknown",
+            redis.__version__,
+        )
 
     async def shutdown(self) -> None:
         await self._subscriber.stop()

@@ -63,6 +63,8 @@ class Link:
                 f"conn is a {type(conn).__module__}.{type(conn).__qualname__}",
                 "pass a redis.asyncio.Redis client or a redis:// URL",
             )
+        # Kept, because the connections of a Sentinel's client refer to its pool weakly.
+        self._client = conn
         pool = conn.connection_pool
         self._connect_timeout_s = connect_timeout.total_seconds()
         self._make: Callable[..., AbstractConnection] = pool.connection_class

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from jararaca_ws.backends.redis_link import Link, unavailable
 from jararaca_ws.errors import BackendUnavailable
-from jararaca_ws.supervision import Supervised
+from jararaca_ws.supervision import Backoff, Supervised
 
 __all__ = ["RedisSubscriber"]
 
@@ -72,7 +72,7 @@ class RedisSubscriber:
         self._echo: asyncio.Future[None] | None = None
         self._nonce = b""
         self._replies = 0
-        self._task = Supervised("jararaca_ws Redis subscriber", self._work)
+        self._task = Supervised("jararaca_ws Redis subscriber", self._work, Backoff(max_s=2.0))
 
     def _reset(self) -> None:
         """Nothing is known of the connection, because there is none."""
@@ -133,7 +133,10 @@ class RedisSubscriber:
                     # Shielded, because others wait for the same confirmation.
                     await asyncio.shield(confirmation)
         except TimeoutError:
-            raise BackendUnavailable(f"Redis did not confirm a subscription within {self._timeout_s:g} s") from None
+            why = "" if self._task.problem is None else f": {self._task.problem}"
+            raise BackendUnavailable(
+                f"Redis did not confirm a subscription within {self._timeout_s:g} s{why}"
+            ) from None
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """Want channels no more. Redis is told after the linger, where they are still not wanted."""

@@ -9,6 +9,18 @@ from pathlib import Path
 from tests.servers.process import OwnedProcess, ServerUnavailable, answer, free_port
 
 
+def server_binary() -> str:
+    """Where redis-server is.
+
+    Raises:
+        ServerUnavailable: it is not installed.
+    """
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise ServerUnavailable("redis-server", "not on PATH (apt-get install redis-server)")
+    return binary
+
+
 class RedisServer:
     """One redis-server on 127.0.0.1, without a password.
 
@@ -26,9 +38,7 @@ class RedisServer:
     def __init__(
         self, directory: Path, port: int | None = None, *, appendonly: bool = False, extra_args: Sequence[str] = ()
     ) -> None:
-        binary = shutil.which("redis-server")
-        if binary is None:
-            raise ServerUnavailable("redis-server", "not on PATH (apt-get install redis-server)")
+        binary = server_binary()
         directory.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.directory = directory
