@@ -132,14 +132,15 @@ def tls(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 async def test_it_speaks_tls_and_checks_the_certificate(tls: tuple[int, Path]):
     port, certificate = tls
     url = f"rediss://127.0.0.1:{port}/0"
-    for conn in (
+    clients = [
         Redis(host="127.0.0.1", port=port, ssl=True, ssl_ca_certs=str(certificate)),
         f"{url}?ssl_ca_certs={certificate}",
-    ):
+    ]
+    for n, conn in enumerate(clients):
         async with started(conn) as (one, backend):
             await one.subscribe("a")
             await backend.send_many([kept(b"%d" % n)])
-            await one.until(lambda: bool(one.entries))  # it is waited for here
+            await one.until(lambda: bool(one.entries))
             assert (await backend.history("a", None, 1)).entries == [one.entries[0][1]]
     with pytest.raises(BackendUnavailable, match="certificate"):
         async with started(url):
