@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from jararaca_ws.backends.redis_link import Link, unavailable
+from jararaca_ws.backends.redis_watchdog import Watchdog
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.supervision import Backoff, Supervised
 
 __all__ = ["RedisSubscriber"]
-
-_log = logging.getLogger("jararaca_ws")
 
 _BATCH = 500
 """Channels in one SUBSCRIBE."""
@@ -28,13 +24,10 @@ class RedisSubscriber:
     """Keeps one connection subscribed to the wanted channels, and hands over what arrives, in order.
 
     After a lost connection it comes back by itself, with backoff, subscribes again, and only then reports which
-    channels may have missed something. A watchdog publishes a nonce and expects it back: a server that is silent
-    (frozen, cut off, a replica that nobody publishes to) is found within two intervals; redis-py would wait for ever.
+    channels may have missed something. A watchdog publishes a nonce and expects it back, so that also a replica that
+    nobody publishes to is found out.
 
     For each channel at most one command is under way, so a confirmation always belongs to the last command.
-
-    Attributes:
-        lag_s: how long the last nonce took from publish to arrival; None before the first.
     """
 
     def __init__(
@@ -49,13 +42,11 @@ class RedisSubscriber:
         timeout: timedelta,
         linger: timedelta,
     ) -> None:
-        self.lag_s: float | None = None
         self.link = link
         self._deliver = deliver
         self._report_gap = report_gap
-        self._submit = submit
         self._probe_channel = probe_channel
-        self._probe_interval_s = probe_interval.total_seconds()
+        self._watchdog = Watchdog(probe_interval, lambda nonce: submit(probe_channel, nonce))
         self._timeout_s = timeout.total_seconds()
         self._linger_s = linger.total_seconds()
         # Channels that nobody wants any more, and since when: oldest first. They are kept for the linger, so that a
@@ -69,9 +60,6 @@ class RedisSubscriber:
         self._lost: set[bytes] = set()
         self._healed: set[bytes] = set()
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
-        self._echo: asyncio.Future[None] | None = None
-        self._nonce = b""
-        self._replies = 0
         self._task = Supervised("jararaca_ws Redis subscriber", self._work, Backoff(max_s=2.0))
 
     def _reset(self) -> None:
@@ -88,6 +76,11 @@ class RedisSubscriber:
     def healthy(self) -> bool:
         """Connected, and heard from within the last two probe intervals."""
         return self._task.healthy
+
+    @property
+    def lag_s(self) -> float | None:
+        """How long the watchdog's last nonce took; None before the first."""
+        return self._watchdog.lag_s
 
     @property
     def restarts(self) -> int:
@@ -194,7 +187,7 @@ class RedisSubscriber:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(connection))
                 tasks.create_task(self._send_commands(connection))
-                tasks.create_task(self._probe(task))
+                tasks.create_task(self._watch(task))
         except BaseExceptionGroup as group:
             # The first one ended the others: it is the reason.
             raise unavailable(group.exceptions[0]) from group
@@ -202,6 +195,10 @@ class RedisSubscriber:
             self._lost |= self._subscribed & self._wanted
             self._reset()
             await connection.disconnect(nowait=True)
+
+    async def _watch(self, task: Supervised) -> None:
+        await self.subscribe([self._probe_channel])
+        await self._watchdog.watch(task)
 
     async def _send_commands(self, connection: AbstractConnection) -> None:
         while True:
@@ -220,11 +217,11 @@ class RedisSubscriber:
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             reply: Any = await connection.read_response(disable_decoding=True)
-            self._replies += 1
+            self._watchdog.read()
             kind = reply[0]
             if kind == b"message":
                 if reply[1] == self._probe_channel:
-                    self._heard(reply[2])
+                    self._watchdog.heard(reply[2])
                 else:
                     await self._deliver(reply[1], reply[2])
             elif kind in (b"subscribe", b"unsubscribe"):
@@ -252,55 +249,3 @@ class RedisSubscriber:
         if self._healed and not self._lost:
             healed, self._healed = self._healed & self._wanted, set()
             self._report_gap(healed)
-
-    # --- the watchdog -------------------------------------------------------------------------------------------------
-
-    async def _probe(self, task: Supervised) -> None:
-        loop = asyncio.get_running_loop()
-        await self.subscribe([self._probe_channel])
-        while True:
-            started = loop.time()
-            self._nonce = secrets.token_bytes(12)
-            self._echo = loop.create_future()
-            published = self._submit(self._probe_channel, self._nonce)
-            try:
-                try:
-                    await self._await_echo(self._echo, published)
-                finally:
-                    published.cancel()  # nobody will look at it any more, whatever becomes of it
-            except ResponseError as error:
-                # Redis is there but refuses to publish (out of memory, say): receiving goes on, readiness is red.
-                _log.warning("Redis refuses to publish: %s", error)
-                task.healthy = False
-            else:
-                self.lag_s = loop.time() - started
-                task.mark_healthy()
-            await asyncio.sleep(self._probe_interval_s)
-
-    async def _await_echo(self, echo: asyncio.Future[None], published: asyncio.Future[Any]) -> None:
-        """Wait for the nonce; give up after a whole interval in which nothing at all was read.
-
-        It is waited for in halves: when the event loop was blocked, both the timer and the data are due at once, and
-        the reader gets another half to show that Redis was never silent.
-        """
-        quiet_halves = 0
-        while not echo.done():
-            before = self._replies
-            waiting = {echo} if published.done() else {echo, published}
-            await asyncio.wait(waiting, timeout=self._probe_interval_s / 2, return_when=asyncio.FIRST_COMPLETED)
-            if published in waiting and published.done():
-                _raise_failure(published)
-                continue
-            quiet_halves = quiet_halves + 1 if self._replies == before else 0
-            if quiet_halves == 2 and not echo.done():
-                raise BackendUnavailable(f"Redis was silent for {self._probe_interval_s:g} s")
-
-    def _heard(self, nonce: bytes) -> None:
-        if nonce == self._nonce and self._echo is not None and not self._echo.done():
-            self._echo.set_result(None)
-
-
-def _raise_failure(published: asyncio.Future[Any]) -> None:
-    error = published.exception()
-    if error is not None:
-        raise error.__cause__ if isinstance(error.__cause__, ResponseError) else error
