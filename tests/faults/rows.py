@@ -12,12 +12,7 @@ UNTESTABLE: dict[int, str] = {
 }
 
 PENDING: dict[int, str] = {
-    1: "Redis killed in a stream of sends that are kept: history",
-    6: "Redis restarted empty, told by the epoch: recovery",
-    7: "a history trimmed past the client's offset: recovery",
-    11: "Sentinel failover: Redis in all its forms",
     12: "slot migration of a sharded channel: Redis in all its forms",
-    14: "a lost reply and a second try: idempotent sends",
     15: "an instance killed, its clients resume elsewhere and its presence expires: recovery and presence",
     36: "a bus message delivered twice, pushed once: idempotent sends",
     42: "one broker up, the other down, and readiness says which: health",

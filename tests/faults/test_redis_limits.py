@@ -45,7 +45,7 @@ async def test_f8_a_refused_publish_is_an_error_to_the_caller_and_receiving_goes
             with pytest.raises(BackendUnavailable, match="permission"):
                 await one.backend.send(["a"], b"refused")
             await poll(lambda: not backend.healthy)
-            await client.publish(CHANNEL, encode_publication(["a"], b"of another"))
+            await client.publish(CHANNEL, encode_publication("id", ["a"], b"of another"))
             await one.until(lambda: one.messages == [b"of another"])
             await client.execute_command("ACL", "SETUSER", "app", "+publish")
             await poll(lambda: backend.healthy)
@@ -98,7 +98,7 @@ async def test_f10_a_subscriber_that_redis_gives_up_on_reports_a_gap(redis_serve
         async with started(make(redis_server)) as one:
             await one.subscribe("a")
             with BlockingRedis.from_url(redis_server.url) as other:  # in this thread: the loop stands still
-                while other.publish(CHANNEL, encode_publication(["a"], b"x" * 100_000)):
+                while other.publish(CHANNEL, encode_publication("id", ["a"], b"x" * 100_000)):
                     pass
             await one.until(lambda: bool(one.gaps))
             await accepted(one, "a", b"after")
@@ -108,11 +108,12 @@ async def test_f10_a_subscriber_that_redis_gives_up_on_reports_a_gap(redis_serve
 
 async def test_f46_what_another_version_publishes_is_skipped_and_counted(redis_server: RedisServer):
     backend = make(redis_server)
-    ours, theirs = encode_publication(["a"], b"ours"), b'2{"new":"header"}\ntheirs'
+    ours = [encode_publication(f"id-{n}", ["a"], b"ours") for n in range(4)]
+    theirs = b'2{"new":"header"}\ntheirs'
     async with started(backend) as one, admin(redis_server) as client:
         await one.subscribe("a")
         for channel in (CHANNEL, "jararaca:websocket:broadcast"):
-            for payload in (theirs, ours, theirs, ours):
+            for payload in (theirs, ours.pop(), theirs, ours.pop()):
                 await client.publish(channel, payload)
         await one.settled()
         assert one.messages == [b"ours"] * 2
