@@ -116,19 +116,20 @@ def _sends(load: Load, senders: int, each: int, members: int) -> dict[str, float
 
 
 def _idle(load: Load, results: list[dict[str, Any]]) -> None:
-    """Memory while the connections are there, and after they have gone: what stays then is there for the next ones."""
+    """Memory while the connections are there, and after they have gone: what stays then is there for ``then`` more."""
     count = load.job.connections
     base = _warmed_up(load)
     after: list[float] = []
     peaks: list[float] = []
-    for _ in range(load.job.waves):
-        clients = load.connect(["bench"] * count)
+    for wave in filter(None, (count, load.job.then)):
+        clients = load.connect(["bench"] * wave)
         peaks.append(load.ask(do="memory")["rss"])
         load.disconnect(clients)
         after.append(load.ask(do="memory")["rss"])
     results.append(
         {
             "connections": count,
+            "then": load.job.then,
             "memory_kb": (peaks[0] - base) / count / 1024,
             "rss_base": base,
             "rss_peaks": peaks,

@@ -59,7 +59,7 @@ class Job:
     each: int = 0
     others: int = 0
     extra: int = 0
-    waves: int = 1
+    then: int = 0
 
 
 class Client:

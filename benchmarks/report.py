@@ -85,7 +85,7 @@ def _times_ours(result: dict[str, Any], ours: dict[str, Any]) -> str:
 
 def _lost(result: dict[str, Any]) -> str:
     first, *others = result["rss_after"]
-    return f"{(others[0] - first) / 1024 / result['connections']:.2f}" if others else ""
+    return f"{(others[0] - first) / 1024 / result['then']:.2f}" if others else ""
 
 
 _LATENCY: list[Column] = [

@@ -97,7 +97,7 @@ def _targets() -> list[tuple[str, float, bool, str, Callable[[Figures], float]]]
 
     def lost(figures: Figures) -> float:
         first, second = figures.get("ours", "idle", "rss_after")
-        lost_kb: float = (second - first) / 1024 / figures.get("ours", "idle", "connections")
+        lost_kb: float = (second - first) / 1024 / figures.get("ours", "idle", "then")
         return lost_kb
 
     def publish(figures: Figures, workload: str) -> float:
@@ -161,7 +161,7 @@ def _targets() -> list[tuple[str, float, bool, str, Callable[[Figures], float]]]
             "x",
             lambda f: f.get("ours", "idle", "memory_kb") / f.get("starlette", "idle", "memory_kb"),
         ),
-        ("... memory that the second 10,000 left behind, per connection", 1, False, " kB", lost),
+        ("... memory that 2,500 more left behind, per connection", 1, False, " kB", lost),
         ("Rooms: CPU of a send beside 100,000 other rooms against 10", 1.3, False, "x", lambda f: rooms(f, "ours")),
         ("... through Redis", 1.3, False, "x", lambda f: rooms(f, "ours-redis")),
     ]

@@ -58,8 +58,8 @@ class Workload:
         less = self.less if system.name in self.less_for else {}
         job = {**self.job, **less, **({"patience_s": 3.0, **self.quick} if quick else {})}
         job["connections"] = min(job["connections"], _allowed_connections(job.get("others", 0)))
-        if "waves" in job and not system.is_ours:
-            job["waves"] = 1
+        if "then" in job and not system.is_ours:
+            job["then"] = 0
         return {"kind": self.kind, "path": system.path, "after_upgrade": system.after_upgrade, **job}
 
 
@@ -145,11 +145,11 @@ WORKLOADS = [
     Workload(
         name="idle",
         title="10,000 idle connections",
-        about="In one room, no message yet; 2,500 where no target asks for more. Ours come and go twice: what "
-        "stays after the second time and did not after the first is lost.",
+        about="In one room, no message yet; 2,500 where no target asks for more. After ours have "
+        "gone, 2,500 more come and go: what stays after them and did not before is lost.",
         kind="idle",
-        job={"connections": 10_000, "waves": 2},
-        quick={"connections": 50},
+        job={"connections": 10_000, "then": 2500},
+        quick={"connections": 50, "then": 50},
         less={"connections": 2500},
         less_for=("ours-redis", "jararaca", "litestar", "socketio", "channels", "picows", "node-ws"),
         peers="memory",
