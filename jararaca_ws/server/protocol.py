@@ -36,6 +36,9 @@ SEND_BUFFER_BYTES = _from_environment("JARARACA_WS_SO_SNDBUF", 128 * 1024)
 _LAST_WORD_S = 1.0
 """What a socket has to take what is written last, its close frame for instance, before it is dropped."""
 
+_HIGH_WATER_BYTES = 64 * 1024
+"""What a transport may hold before it is written to no more. The default of plain ones; with TLS that is 512 KiB."""
+
 _PONG = b"\x8a"
 """The first byte of a pong frame."""
 
@@ -90,6 +93,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         # Complete frames, as they are; what the transport does not take at once stays in its buffer.
         self.write_frames: Callable[[bytes], None] = transport.write
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and SEND_BUFFER_BYTES > 0:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -12,6 +12,6 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Stalls on both loops that uvicorn runs on: their transports buffer, pause and close in ways of their own."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if "test_stalls.py" in item.nodeid:
+    if item.path.name in ("test_stalls.py", "test_tls.py"):
         loops["uvloop"] = uvloop.new_event_loop
     return loops

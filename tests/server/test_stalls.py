@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import resource
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +109,49 @@ async def test_f19_a_stalled_reader_is_aborted_when_its_queue_overflows():
         await gone(reader.server, reader.client)
         assert reader.connection.close_code == 4008
         assert reader.server.manager.counters.overflows == 1
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def stalled_wave(server: Running) -> tuple[int, list[Any]]:
+    """Ten readers stall, their buffers and queues full of bytes of their own, and are dropped.
+
+    Returns how many bytes waited for them, and what must not outlive them.
+    """
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(raw_socket(server.port, "/room/a", receive_buffer=4096)) for _ in range(10)
+        ]
+        await until(lambda: len(server.manager.members("a")) == 10)
+        readers = [Stalled(server, client) for client in clients]
+        waiting = 0
+        for reader in readers:
+            await reader.fill()
+        for reader in readers:
+            while reader.connection.enqueue(_frame(BIG)):
+                waiting += len(BIG.text)
+        for client in clients:
+            await gone(server, client, LIMIT_S + 2)
+        left = [weakref.ref(one) for reader in readers for one in (reader.connection, reader.protocol)]
+    await until(lambda: not server.server.server_state.tasks)
+    return waiting, left
+
+
+async def test_f19_the_memory_of_stalled_readers_comes_back():
+    async with running(settings=SETTINGS) as server:
+        await stalled_wave(server)
+        gc.collect()
+        before = resident_bytes()
+        total = 0
+        for _ in range(2):
+            waiting, left = await stalled_wave(server)
+            total += waiting
+            await until(lambda: gc.collect() >= 0 and not [one for one in left if one() is not None])  # noqa: B023
+        assert total > 3_000_000
+        assert resident_bytes() - before < total / 2, "a leak would be all of it"
+        assert not server.connections
 
 
 async def test_f19_a_reader_that_wakes_up_in_time_reads_why():
