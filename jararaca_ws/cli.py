@@ -20,10 +20,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from jararaca_ws.draining import DRAIN_WINDOW_VARIABLE
 from jararaca_ws.errors import ConfigurationError, Unavailable
+from jararaca_ws.lifespan import WatchedLifespan
 from jararaca_ws.messagebus.worker import MessageBusWorker
 from jararaca_ws.microservice import Microservice, create_http_server
 
@@ -217,7 +218,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     elif not _is_asgi(app):
         raise _not_an_application(arguments.target, app)
     _log_to_stderr(arguments.log_level)
-    lifespan = _Lifespan(app)
+    lifespan = WatchedLifespan(app)
     server = _server(lifespan, arguments)
     _check_port(arguments.host, arguments.port)
     return _run_server(server, lifespan)
@@ -272,7 +273,7 @@ def _check_port(host: str, port: int) -> None:
         raise _CannotRun(_UNAVAILABLE, problem) from None
 
 
-def _run_server(server: uvicorn.Server, lifespan: _Lifespan) -> int:
+def _run_server(server: uvicorn.Server, lifespan: WatchedLifespan) -> int:
     # Once it has stopped, uvicorn raises the signal that stopped it again, for the handler that it found here.
     before = {signum: signal.signal(signum, server.handle_exit) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -287,53 +288,6 @@ def _run_server(server: uvicorn.Server, lifespan: _Lifespan) -> int:
     if lifespan.refusal is not None:
         raise lifespan.refusal
     return _STOPPED if ended_well else _CRASHED
-
-
-class _Lifespan:
-    """An ASGI application around the user's: it keeps what the start-up was refused with.
-
-    uvicorn would log that with its traceback, and forget it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.refusal: ConfigurationError | Unavailable | None = None
-        self.stop_failed = False
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-        failure: Message | None = None
-
-        async def keep_failure(message: Message) -> None:
-            nonlocal started, failure
-            if message["type"] == "lifespan.startup.failed":
-                # starlette puts the traceback into it, and raises then.
-                failure = message
-                return
-            started = True
-            if message["type"] == "lifespan.shutdown.failed":
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    return  # a second signal has ended everything at once, as it should
-                self.stop_failed = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, keep_failure)
-        except (ConfigurationError, Unavailable) as error:
-            if started:
-                raise
-            self.refusal = error
-            failure = {"type": "lifespan.startup.failed", "message": ""}
-        finally:
-            if failure is not None:
-                await send(failure)
 
 
 def _worker(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,10 @@
-"""The wire: envelopes and frames, control messages, close codes, and what instances say to each other.
+"""The wire: envelopes, control messages, close codes, and what instances say to each other.
 
 The only module that knows wire keys. ``docs/protocol.md`` is its prose, ``tests/vectors`` pins it.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -20,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic_core import from_json, to_json
 
 from jararaca_ws.backends.base import StreamPosition
-from jararaca_ws.delivery import header_of, policy_of, split
+from jararaca_ws.delivery import policy_of
 from jararaca_ws.errors import InvalidMessage, MessageIdUnset, MessageNotEncodable, quoted
+from jararaca_ws.frames import Frame
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase, message_class
 
 __all__ = [
@@ -65,92 +65,6 @@ class CloseCode(IntEnum):
     INSUFFICIENT_STATE = 4010
     BAD_REQUEST = 4501
     DISCONNECTED = 4503
-
-
-class Frame:
-    """The encoded bytes of one envelope: made once for each message, shared by all connections that get it.
-
-    Attributes:
-        data: UTF-8 text, or any bytes where ``binary``.
-        drop_oldest: whether it may be dropped for a newer frame when an outbound queue is full.
-        key: None, or what a newer frame with the same key replaces it by in an outbound queue.
-        size: bytes that the frame takes in an outbound queue.
-    """
-
-    __slots__ = ("_text", "_wires", "binary", "data", "drop_oldest", "key", "size")
-
-    #: What a queued frame costs beside its bytes; counted, so that empty frames are bounded too.
-    OVERHEAD: ClassVar[int] = 64
-
-    def __init__(self, data: bytes, *, binary: bool = False, drop_oldest: bool = False, key: str | None = None) -> None:
-        self.data = data
-        self.binary = binary
-        self.drop_oldest = drop_oldest
-        self.key = key
-        self.size = len(data) + self.OVERHEAD
-        # None until a server that wants text asks for it.
-        self._text: str | None = None
-        # The frame as RFC 6455 has it, by deflate window (None: not compressed); None until a server asks for it.
-        self._wires: dict[int | None, bytes] | None = None
-
-    @classmethod
-    def of_payload(cls, payload: bytes) -> Frame:
-        """The text frame that came through a backend, with its delivery policy.
-
-        Raises:
-            ValueError: its header is none, or its bytes are not UTF-8.
-        """
-        drop_oldest, key, data = split(payload)
-        frame = cls(data, drop_oldest=drop_oldest, key=key)
-        frame._text = data.decode()
-        return frame
-
-    @property
-    def payload(self) -> bytes:
-        """The bytes that a backend carries: the frame's, after its delivery policy where that is not the usual one."""
-        return header_of(self.drop_oldest, self.key, self.data) + self.data
-
-    @property
-    def text(self) -> str:
-        """The text, decoded at most once for all connections."""
-        if self._text is None:
-            self._text = self.data.decode()
-        return self._text
-
-    def wire(self, window_bits: int | None = None) -> bytes:
-        """The frame as RFC 6455 has it, unmasked; made, and deflated, once for each window.
-
-        Args:
-            window_bits: of permessage-deflate without context takeover (RFC 7692), or None for no compression. A
-                frame so small that it would hardly shrink is not compressed.
-        """
-        if len(self.data) < _MIN_DEFLATE_BYTES:
-            window_bits = None
-        wires = self._wires
-        if wires is None:
-            wires = self._wires = {}
-        wire = wires.get(window_bits)
-        if wire is None:
-            wire = wires[window_bits] = _wire(self.data, self.binary, window_bits)
-        return wire
-
-
-_MIN_DEFLATE_BYTES = 256
-
-
-def _wire(data: bytes, binary: bool, window_bits: int | None) -> bytes:
-    first = 0x82 if binary else 0x81
-    if window_bits is not None:
-        deflate = zlib.compressobj(wbits=-window_bits, memLevel=5)
-        # RFC 7692, 7.2.1: without the empty block that the flush ends with.
-        data = (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
-        first |= 0x40
-    length = len(data)
-    if length < 126:
-        return bytes((first, length)) + data
-    if length < 0x10000:
-        return bytes((first, 126)) + length.to_bytes(2) + data
-    return bytes((first, 127)) + length.to_bytes(8) + data
 
 
 class Gap(WebSocketMessageBase):

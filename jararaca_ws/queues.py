@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
-from jararaca_ws.protocol import Frame
+from jararaca_ws.frames import Frame
 from jararaca_ws.waiting import Waiters
 
 __all__ = ["InboundQueue", "OutboundQueue"]

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from jararaca_ws.context import provide_bus, provide_publisher
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.interceptors.base import HANDLER_MARK, AppTransactionContext, Runtime
+from jararaca_ws.messagebus.attempt import Dispatcher
 from jararaca_ws.messagebus.controllers import collect_handlers
-from jararaca_ws.messagebus.delivery import Dispatcher
 from jararaca_ws.messagebus.publisher import MessageBus, StagedPublisher
 from jararaca_ws.staging import staged
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from itertools import count
 
 from jararaca_ws.errors import BrokerUnavailable, Unroutable
+from jararaca_ws.messagebus.attempt import Attempt, Dead, Retry, Running
 from jararaca_ws.messagebus.controllers import HandlerSpec
-from jararaca_ws.messagebus.delivery import Dead, Delivery, Retry, Running
 from jararaca_ws.messagebus.message import Message
 from jararaca_ws.messagebus.publisher import MAX_MESSAGE_BYTES, Dispatch, EncodedMessage, encode
 from jararaca_ws.supervision import Supervised
@@ -27,7 +27,7 @@ class DeadLetter:
     """A message that was given up, with the reason."""
 
     handler: HandlerSpec
-    delivery: Delivery
+    attempt: Attempt
     dead: Dead
 
 
@@ -92,7 +92,7 @@ class MemoryMessageBus:
                 if queue.outstanding >= self._max_queued:
                     raise BrokerUnavailable(f"{self._max_queued} messages wait for {queue.handler} already")
             for queue in queues:
-                queue.put(Delivery(body=message.body, message_id=message.message_id, attempt=1))
+                queue.put(Attempt(body=message.body, message_id=message.message_id, number=1))
 
     async def consume(self, handlers: Sequence[HandlerSpec], dispatch: Dispatch, *, service: str) -> None:
         for handler in handlers:
@@ -116,7 +116,7 @@ class MemoryMessageBus:
 class _Queued:
     # A message that is given back keeps its number, so it comes before all that were published after it.
     number: int
-    delivery: Delivery = field(compare=False)
+    attempt: Attempt = field(compare=False)
 
 
 class _HandlerQueue:
@@ -134,15 +134,15 @@ class _HandlerQueue:
         self._numbers = count()
         # Bounded by `outstanding`, which the bus checks, since what is retried must always find its place.
         self._waiting: asyncio.PriorityQueue[_Queued] = asyncio.PriorityQueue()
-        self._delayed: dict[asyncio.TimerHandle, Delivery] = {}
+        self._delayed: dict[asyncio.TimerHandle, Attempt] = {}
         self._running = Running()
         self._open = asyncio.Event()
         self._workers: list[Supervised] = []
 
-    def put(self, delivery: Delivery) -> None:
+    def put(self, attempt: Attempt) -> None:
         self.outstanding += 1
         self.empty.clear()
-        self._waiting.put_nowait(_Queued(next(self._numbers), delivery))
+        self._waiting.put_nowait(_Queued(next(self._numbers), attempt))
 
     def consume(self, handler: HandlerSpec, dispatch: Dispatch) -> None:
         self.handler, self._dispatch = handler, dispatch
@@ -173,21 +173,21 @@ class _HandlerQueue:
 
     async def _handle(self, queued: _Queued) -> None:
         try:
-            outcome = await self._dispatch(self.handler, queued.delivery)
+            outcome = await self._dispatch(self.handler, queued.attempt)
         except BaseException:
             self._waiting.put_nowait(queued)
             raise
         if isinstance(outcome, Retry):
-            self._delay(queued.delivery, outcome)
+            self._delay(queued.attempt, outcome)
             return
         if outcome is not None:
-            self._dead_letters.append(DeadLetter(handler=self.handler, delivery=queued.delivery, dead=outcome))
+            self._dead_letters.append(DeadLetter(handler=self.handler, attempt=queued.attempt, dead=outcome))
         self.outstanding -= 1
         if self.outstanding == 0:
             self.empty.set()
 
-    def _delay(self, delivery: Delivery, retry: Retry) -> None:
-        again = Delivery(body=delivery.body, message_id=delivery.message_id, attempt=retry.attempt)
+    def _delay(self, attempt: Attempt, retry: Retry) -> None:
+        again = Attempt(body=attempt.body, message_id=attempt.message_id, number=retry.attempt)
         delay_s = min(retry.delay_s, self._max_retry_delay_s)
         timer: asyncio.TimerHandle = asyncio.get_running_loop().call_later(delay_s, lambda: self._again(timer))
         self._delayed[timer] = again

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 from jararaca_ws.errors import MessageError, MessageNotEncodable, quoted
+from jararaca_ws.messagebus.attempt import Attempt, Outcome
 from jararaca_ws.messagebus.controllers import HandlerSpec
-from jararaca_ws.messagebus.delivery import Delivery, Outcome
 from jararaca_ws.messagebus.message import Message
 from jararaca_ws.protocol import is_finite
 from jararaca_ws.staging import Stage
@@ -19,7 +19,7 @@ __all__ = ["MAX_MESSAGE_BYTES", "Dispatch", "EncodedMessage", "MessageBus", "Sta
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 
-Dispatch = Callable[[HandlerSpec, Delivery], Awaitable[Outcome]]
+Dispatch = Callable[[HandlerSpec, Attempt], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from uuid import uuid4
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from jararaca_ws.errors import BrokerUnavailable, InvalidMessage, quoted
+from jararaca_ws.messagebus.attempt import Attempt, Outcome, Retry, Running, malformed
 from jararaca_ws.messagebus.controllers import HandlerSpec
-from jararaca_ws.messagebus.delivery import Delivery, Outcome, Retry, Running, malformed
 from jararaca_ws.messagebus.publisher import Dispatch
 from jararaca_ws.messagebus.rabbitmq_connection import RabbitMQConnection, close, closed
 from jararaca_ws.messagebus.rabbitmq_publishing import ATTEMPT, CONTENT_TYPE, MESSAGE_ID, RabbitMQPublisher
@@ -133,15 +133,15 @@ class QueueConsumer:
 
     async def _handle(self, message: AbstractIncomingMessage) -> None:
         try:
-            delivery = read(message, self._max_message_bytes, self._handler.max_attempts)
+            attempt = read(message, self._max_message_bytes, self._handler.max_attempts)
         except InvalidMessage as error:
             await self._settle(message, None, malformed(self._handler, error.problem))
             return
-        await self._settle(message, delivery, await self._dispatch(self._handler, delivery))
+        await self._settle(message, attempt, await self._dispatch(self._handler, attempt))
 
-    async def _settle(self, message: AbstractIncomingMessage, delivery: Delivery | None, outcome: Outcome) -> None:
+    async def _settle(self, message: AbstractIncomingMessage, attempt: Attempt | None, outcome: Outcome) -> None:
         """Copy first, acknowledge then: a message is never lost between the two, at worst doubled."""
-        headers: dict[str, Any] = {MESSAGE_ID: delivery.message_id} if delivery else {}
+        headers: dict[str, Any] = {MESSAGE_ID: attempt.message_id} if attempt else {}
         if isinstance(outcome, Retry):
             headers[ATTEMPT] = outcome.attempt
             delay_queue = self._queue.delay(outcome.delay_s)
@@ -159,7 +159,7 @@ class QueueConsumer:
         await message.ack()
 
 
-def read(message: AbstractIncomingMessage, max_message_bytes: int, max_attempts: int) -> Delivery:
+def read(message: AbstractIncomingMessage, max_message_bytes: int, max_attempts: int) -> Attempt:
     """Check what anyone with access to the broker may have written.
 
     The attempt number is our own header. A forged one cannot keep a message going for ever: it must be within the
@@ -175,11 +175,11 @@ def read(message: AbstractIncomingMessage, max_message_bytes: int, max_attempts:
     content_type: object = message.content_type
     if not isinstance(content_type, str) or content_type.partition(";")[0].strip().lower() != CONTENT_TYPE:
         raise InvalidMessage("bad_request", f"its content type is {quoted(str(content_type))}, not {CONTENT_TYPE}")
-    attempt: object = message.headers.get(ATTEMPT, 1)
-    if type(attempt) is not int or not 1 <= attempt <= max_attempts:
-        raise InvalidMessage("bad_request", f"its header {ATTEMPT} is {quoted(repr(attempt))}, not 1 to {max_attempts}")
+    number: object = message.headers.get(ATTEMPT, 1)
+    if type(number) is not int or not 1 <= number <= max_attempts:
+        raise InvalidMessage("bad_request", f"its header {ATTEMPT} is {quoted(repr(number))}, not 1 to {max_attempts}")
     # Others may publish without an id; then it lasts from the first attempt to the last, not across redeliveries.
     message_id: object = message.headers.get(MESSAGE_ID) or message.message_id or str(uuid4())
     if not isinstance(message_id, str) or len(message_id) > 255:
         raise InvalidMessage("bad_request", f"its id is {quoted(repr(message_id))}, not a string of at most 255")
-    return Delivery(body=message.body, message_id=message_id, attempt=attempt)
+    return Attempt(body=message.body, message_id=message_id, number=number)

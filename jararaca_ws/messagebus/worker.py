@@ -7,8 +7,8 @@ import logging
 from datetime import timedelta
 
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.messagebus.attempt import Dispatcher
 from jararaca_ws.messagebus.controllers import collect_handlers
-from jararaca_ws.messagebus.delivery import Dispatcher
 from jararaca_ws.messagebus.publisher import MessageBus
 from jararaca_ws.microservice import Microservice, MicroserviceRuntime
 

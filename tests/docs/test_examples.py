@@ -138,7 +138,7 @@ async def test_bus_handlers(load: Load):
         assert example.Ledger.booked == {5, -1}
         assert [receipt.split()[0] for receipt in example.Receipts.sent] == ["5"]
         [letter] = example.bus.dead_letters
-        assert letter.delivery.body == b'{"invoice":-1}'
+        assert letter.attempt.body == b'{"invoice":-1}'
         assert (letter.dead.reason, letter.dead.error_type, letter.dead.attempts) == (
             "attempts_exhausted",
             "ValueError",

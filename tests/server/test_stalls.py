@@ -17,7 +17,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
-from jararaca_ws.protocol import Frame, encode
+from jararaca_ws.frames import Frame
+from jararaca_ws.protocol import encode
 from tests.server.running import (
     CLOSE,
     FAST,

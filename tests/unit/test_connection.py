@@ -12,8 +12,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable, BadRoom, ConnectionClosed, IllegalTransition, NotBound
+from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.protocol import SUBPROTOCOL, Frame, encode
+from jararaca_ws.protocol import SUBPROTOCOL, encode
 from tests.unit.sockets import errors_in, serving, turns, until, until_closed
 
 

@@ -25,9 +25,10 @@ from jararaca_ws.errors import (
     MessageIdUnset,
     MessageNotEncodable,
 )
+from jararaca_ws.frames import Frame
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.protocol import SUBPROTOCOL, Frame, encode
+from jararaca_ws.protocol import SUBPROTOCOL, encode
 from tests.unit.sockets import Socket, serving, turns, until, until_closed
 
 

@@ -20,7 +20,6 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import (
     CloseCode,
     ErrorMessage,
-    Frame,
     Gap,
     decode,
     decode_publication,
@@ -190,22 +189,6 @@ class TestEncode:
         if "\\ud" in json.dumps(value, ensure_ascii=True):  # pairs of surrogates are decoded, lone ones are refused
             return
         assert decode(encode(Untyped(any=value)).data) == Untyped(any=value)
-
-
-class TestFrame:
-    def test_its_size_counts_bytes_and_overhead(self):
-        assert Frame("é".encode()).size == 2 + Frame.OVERHEAD
-        assert Frame(b"").size > 0, "empty frames are bounded too"
-
-    def test_text_is_decoded_once(self):
-        frame = Frame("größe".encode())
-        assert frame.text == "größe"
-        assert frame.text is frame.text
-
-    def test_of_payload_refuses_what_is_not_utf_8(self):
-        with pytest.raises(UnicodeDecodeError):
-            Frame.of_payload(b"\xff")
-        assert Frame.of_payload(b"x").text == "x"
 
 
 BAD_REQUESTS = {

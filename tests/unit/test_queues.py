@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jararaca_ws.protocol import Frame
+from jararaca_ws.frames import Frame
 from jararaca_ws.queues import InboundQueue, OutboundQueue
 from tests.unit.sockets import turns, until
 

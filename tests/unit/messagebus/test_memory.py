@@ -105,7 +105,7 @@ async def test_f33_a_failing_handler_is_retried_then_given_up_with_the_reason(se
     assert [attempt for attempt, _ in seen] == [1, 2, 3]
     assert len({message_id for _, message_id in seen}) == 1
     assert (letter.dead.reason, letter.dead.error_type, letter.dead.attempts) == ("attempts_exhausted", "ValueError", 3)
-    assert letter.delivery.body == b'{"number":5}'
+    assert letter.attempt.body == b'{"number":5}'
     assert letter.handler.topic == "orders.pack"
 
 
@@ -152,7 +152,7 @@ async def test_the_dead_letters_are_bounded_and_the_oldest_goes() -> None:
         for number in range(3):
             await bus.publish(Pack(number=number))
         await bus.join()
-        assert [letter.delivery.body for letter in bus.dead_letters] == [b'{"number":1}', b'{"number":2}']
+        assert [letter.attempt.body for letter in bus.dead_letters] == [b'{"number":1}', b'{"number":2}']
 
 
 async def test_a_full_queue_is_an_error_to_the_publisher_and_no_handler_gets_half() -> None:

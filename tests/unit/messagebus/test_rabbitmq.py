@@ -135,10 +135,10 @@ def test_delay_queues_are_tiers_of_powers_of_two(delay_s: float, tier_s: int) ->
 
 def test_reading_a_delivery() -> None:
     first = read(incoming(), 100, 5)
-    assert (first.body, first.message_id, first.attempt) == (b"{}", "m1", 1)
+    assert (first.body, first.message_id, first.number) == (b"{}", "m1", 1)
     headers = {"x-jararaca-attempt": 3, "x-jararaca-message-id": "m0"}
     copy = read(incoming(headers=headers, content_type="Application/JSON; charset=utf-8"), 100, 5)
-    assert (copy.message_id, copy.attempt) == ("m0", 3)
+    assert (copy.message_id, copy.number) == ("m0", 3)
 
 
 def test_a_message_without_an_id_gets_one() -> None:

@@ -1,4 +1,4 @@
-"""One delivery of one message to one handler: decode, run in a unit of work, decide what becomes of it.
+"""One attempt to have one handler handle one message: decode, run in a unit of work, decide what becomes of it.
 
 Every bus uses this one mechanism, so that retries and dead letters mean the same on each.
 """
@@ -19,22 +19,22 @@ from jararaca_ws.interceptors.base import AppTransactionContext, MessageBusTrans
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.message import Message, MessageOf
 
-__all__ = ["Dead", "Delivery", "Dispatcher", "Outcome", "Retry", "Running", "malformed"]
+__all__ = ["Attempt", "Dead", "Dispatcher", "Outcome", "Retry", "Running", "malformed"]
 
 _log = logging.getLogger("jararaca_ws.messagebus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Attempt:
     """What a bus hands to a handler's dispatcher.
 
     Attributes:
-        attempt: 1 on the first; the bus has checked that it does not exceed the handler's ``max_attempts``.
+        number: 1 on the first; the bus has checked that it does not exceed the handler's ``max_attempts``.
     """
 
     body: bytes
     message_id: str
-    attempt: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,33 +73,33 @@ class Dispatcher:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def __call__(self, handler: HandlerSpec, delivery: Delivery) -> Outcome:
-        """Handle one delivery.
+    async def __call__(self, handler: HandlerSpec, attempt: Attempt) -> Outcome:
+        """Make one attempt.
 
         Cancelling it (a shutdown, a lost connection) is no failure of the handler: it passes through, what was
         staged is dropped, and the message is to be given back.
         """
         try:
-            payload = handler.message_type.model_validate_json(delivery.body)
+            payload = handler.message_type.model_validate_json(attempt.body)
         except Exception as error:  # a validator of the user's may raise anything
-            return _undecodable(handler, delivery, error)
+            return _undecodable(handler, attempt, error)
         try:
             async with asyncio.timeout(handler.timeout.total_seconds()):
-                await self._handle(handler, delivery, payload)
+                await self._handle(handler, attempt, payload)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # Nobody cancelled us: the handler awaited something that was cancelled.
-            return _failed(handler, delivery, error)
+            return _failed(handler, attempt, error)
         except Exception as error:
-            return _failed(handler, delivery, error)
+            return _failed(handler, attempt, error)
         return None
 
-    async def _handle(self, handler: HandlerSpec, delivery: Delivery, payload: Message) -> None:
-        message = MessageOf(payload, message_id=delivery.message_id, attempt=delivery.attempt, topic=handler.topic)
+    async def _handle(self, handler: HandlerSpec, attempt: Attempt, payload: Message) -> None:
+        message = MessageOf(payload, message_id=attempt.message_id, attempt=attempt.number, topic=handler.topic)
         data = MessageBusTransactionData(
-            topic=handler.topic, message=message, message_id=delivery.message_id, attempt=delivery.attempt
+            topic=handler.topic, message=message, message_id=attempt.message_id, attempt=attempt.number
         )
         context = AppTransactionContext(transaction_data=data, controller=handler.controller, handler=handler.function)
         completed = False
@@ -118,7 +118,7 @@ def malformed(handler: HandlerSpec, problem: str) -> Dead:
     return dead
 
 
-def _undecodable(handler: HandlerSpec, delivery: Delivery, error: Exception) -> Dead:
+def _undecodable(handler: HandlerSpec, attempt: Attempt, error: Exception) -> Dead:
     dead = Dead(reason="undecodable", error_type=type(error).__name__, error_id=str(uuid4()), attempts=0)
     problem = ""
     if isinstance(error, ValidationError):
@@ -127,15 +127,15 @@ def _undecodable(handler: HandlerSpec, delivery: Delivery, error: Exception) -> 
         problem = f": {error.error_count()} problems, the first is {first['type']} at {where}"
     _log.error(
         "message %s for %s goes to the dead letters, error %s: it is no %s%s",
-        quoted(delivery.message_id), handler, dead.error_id, handler.message_type.__name__, problem,
+        quoted(attempt.message_id), handler, dead.error_id, handler.message_type.__name__, problem,
     )  # fmt: skip
     return dead
 
 
-def _failed(handler: HandlerSpec, delivery: Delivery, error: BaseException) -> Retry | Dead:
+def _failed(handler: HandlerSpec, attempt: Attempt, error: BaseException) -> Retry | Dead:
     error_id = str(uuid4())
-    about = (quoted(delivery.message_id), handler, delivery.attempt, handler.max_attempts, error_id)
-    if delivery.attempt >= handler.max_attempts:
+    about = (quoted(attempt.message_id), handler, attempt.number, handler.max_attempts, error_id)
+    if attempt.number >= handler.max_attempts:
         _log.error(
             "message %s failed in %s (attempt %d of %d, error %s) and goes to the dead letters", *about, exc_info=error
         )
@@ -143,13 +143,13 @@ def _failed(handler: HandlerSpec, delivery: Delivery, error: BaseException) -> R
             reason="attempts_exhausted",
             error_type=type(error).__name__,
             error_id=error_id,
-            attempts=delivery.attempt,
+            attempts=attempt.number,
         )
-    delay_s = next(islice(handler.backoff.delays(), delivery.attempt - 1, None))
+    delay_s = next(islice(handler.backoff.delays(), attempt.number - 1, None))
     _log.warning(
         "message %s failed in %s (attempt %d of %d, error %s) and is retried in %.1f s", *about, delay_s, exc_info=error
     )
-    return Retry(attempt=delivery.attempt + 1, delay_s=delay_s)
+    return Retry(attempt=attempt.number + 1, delay_s=delay_s)
 
 
 class Running:

@@ -12,8 +12,8 @@ from pydantic import field_validator
 
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.interceptors.base import AppTransactionContext, MessageBusTransactionData
+from jararaca_ws.messagebus.attempt import Attempt, Dead, Dispatcher, Outcome, Retry, Running
 from jararaca_ws.messagebus.controllers import HandlerSpec
-from jararaca_ws.messagebus.delivery import Dead, Delivery, Dispatcher, Outcome, Retry, Running
 from jararaca_ws.messagebus.message import Message, MessageOf
 from jararaca_ws.supervision import Backoff
 
@@ -68,11 +68,11 @@ def handler(function: Callable[..., Any], **options: Any) -> HandlerSpec:
     return HandlerSpec(**{**defaults, **options})
 
 
-def delivery(body: bytes = b'{"number": 1}', attempt: int = 1) -> Delivery:
-    return Delivery(body=body, message_id="m1", attempt=attempt)
+def attempt(body: bytes = b'{"number": 1}', number: int = 1) -> Attempt:
+    return Attempt(body=body, message_id="m1", number=number)
 
 
-async def dispatch(function: Callable[..., Any], given: Delivery, intercept: Any = plain, **options: Any) -> Outcome:
+async def dispatch(function: Callable[..., Any], given: Attempt, intercept: Any = plain, **options: Any) -> Outcome:
     return await Dispatcher(FakeRuntime(intercept))(handler(function, **options), given)
 
 
@@ -92,7 +92,7 @@ async def test_a_handler_runs_in_a_unit_of_work_that_knows_the_message() -> None
     async def handle(self: object, message: MessageOf[Placed]) -> None:
         seen.extend((self, message))
 
-    outcome = await dispatch(handle, delivery(attempt=2), intercept, takes_payload=False)
+    outcome = await dispatch(handle, attempt(number=2), intercept, takes_payload=False)
     context, controller, message, after = seen
     assert outcome is None
     assert after == "after"
@@ -111,21 +111,21 @@ async def test_a_handler_may_take_the_payload_itself() -> None:
     async def handle(self: object, message: Placed) -> None:
         seen.append(message)
 
-    assert await dispatch(handle, delivery()) is None
+    assert await dispatch(handle, attempt()) is None
     assert seen == [Placed(number=1)]
 
 
-@pytest.mark.parametrize(("attempt", "bound_s"), [(1, 1), (2, 2), (4, 8), (9, 100)])
-async def test_f33_a_failure_is_retried_after_an_exponential_jittered_delay(attempt: int, bound_s: float) -> None:
-    outcomes = [await dispatch(failing, delivery(attempt=attempt), max_attempts=10) for _ in range(20)]
-    delays = [outcome.delay_s for outcome in outcomes if isinstance(outcome, Retry) and outcome.attempt == attempt + 1]
+@pytest.mark.parametrize(("number", "bound_s"), [(1, 1), (2, 2), (4, 8), (9, 100)])
+async def test_f33_a_failure_is_retried_after_an_exponential_jittered_delay(number: int, bound_s: float) -> None:
+    outcomes = [await dispatch(failing, attempt(number=number), max_attempts=10) for _ in range(20)]
+    delays = [outcome.delay_s for outcome in outcomes if isinstance(outcome, Retry) and outcome.attempt == number + 1]
     assert len(delays) == 20
     assert all(bound_s / 10 <= delay <= bound_s for delay in delays)
     assert len(set(delays)) > 1
 
 
 async def test_f33_the_last_attempt_ends_in_the_dead_letters(caplog: pytest.LogCaptureFixture) -> None:
-    outcome = await dispatch(failing, delivery(attempt=3))
+    outcome = await dispatch(failing, attempt(number=3))
     assert isinstance(outcome, Dead)
     assert (outcome.reason, outcome.error_type, outcome.attempts) == ("attempts_exhausted", "ValueError", 3)
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -137,7 +137,7 @@ async def test_f33_the_last_attempt_ends_in_the_dead_letters(caplog: pytest.LogC
 async def test_f35_what_is_not_the_message_goes_to_the_dead_letters_at_once(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outcome = await dispatch(failing, delivery(body))
+    outcome = await dispatch(failing, attempt(body))
     assert isinstance(outcome, Dead)
     assert (outcome.reason, outcome.attempts) == ("undecodable", 0)
     (record,) = caplog.records
@@ -148,7 +148,7 @@ async def test_f35_what_is_not_the_message_goes_to_the_dead_letters_at_once(
 
 
 async def test_f35_a_deeply_nested_body_goes_to_the_dead_letters() -> None:
-    outcome = await dispatch(failing, delivery(b'{"number":' + b"[" * 100_000))
+    outcome = await dispatch(failing, attempt(b'{"number":' + b"[" * 100_000))
     assert isinstance(outcome, Dead)
 
 
@@ -162,7 +162,7 @@ async def test_f37_a_handler_that_hangs_is_cancelled_and_retried() -> None:
             cancelled.set()
             raise
 
-    outcome = await dispatch(hang, delivery(), timeout=timedelta(milliseconds=20))
+    outcome = await dispatch(hang, attempt(), timeout=timedelta(milliseconds=20))
     assert isinstance(outcome, Retry)
     assert cancelled.is_set()
 
@@ -175,7 +175,7 @@ async def test_f37_an_interceptor_that_hangs_counts_against_the_same_timeout() -
 
     async def handle(self: object, message: object) -> None: ...
 
-    outcome = await dispatch(handle, delivery(attempt=3), hang, timeout=timedelta(milliseconds=20))
+    outcome = await dispatch(handle, attempt(number=3), hang, timeout=timedelta(milliseconds=20))
     assert isinstance(outcome, Dead)
     assert outcome.error_type == "TimeoutError"
 
@@ -188,7 +188,7 @@ async def test_a_flush_that_fails_after_the_handler_is_a_failure() -> None:
 
     async def handle(self: object, message: object) -> None: ...
 
-    assert isinstance(await dispatch(handle, delivery(), flush), Retry)
+    assert isinstance(await dispatch(handle, attempt(), flush), Retry)
 
 
 async def test_cancelling_passes_through() -> None:
@@ -198,7 +198,7 @@ async def test_cancelling_passes_through() -> None:
         begun.set()
         await asyncio.Future()
 
-    task = asyncio.create_task(dispatch(hang, delivery()))
+    task = asyncio.create_task(dispatch(hang, attempt()))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -211,7 +211,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failure() -> None:
         gone.cancel()
         await gone
 
-    assert isinstance(await dispatch(handle, delivery()), Retry)
+    assert isinstance(await dispatch(handle, attempt()), Retry)
 
 
 async def test_an_interceptor_that_swallows_does_not_make_it_a_success() -> None:
@@ -222,7 +222,7 @@ async def test_an_interceptor_that_swallows_does_not_make_it_a_success() -> None
         except ValueError:
             return
 
-    assert isinstance(await dispatch(failing, delivery(), swallow), Retry)
+    assert isinstance(await dispatch(failing, attempt(), swallow), Retry)
 
 
 async def test_running_counts() -> None:
