@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.servers.owned import OwnedServer
 from tests.servers.process import OwnedProcess, ServerUnavailable, answer, free_port
 
 # The commands in /usr/sbin switch to the user `rabbitmq`; these are what they run.
@@ -22,10 +23,11 @@ def _commands() -> Path:
     return found[-1].parent
 
 
-class RabbitMQServer:
+class RabbitMQServer(OwnedServer):
     """One RabbitMQ node on 127.0.0.1, user and password ``guest``.
 
-    The calls block for seconds: in an async test use ``await asyncio.to_thread(server.restart)``.
+    Durable queues and persistent messages survive a kill. The calls block for seconds: in an async test use
+    ``await asyncio.to_thread(server.restart)``.
 
     Args:
         directory: for its configuration, log and data; made when missing.
@@ -35,69 +37,36 @@ class RabbitMQServer:
     """
 
     def __init__(self, directory: Path) -> None:
+        super().__init__("RabbitMQ node")
         self._commands = _commands()
         self._directory = directory
         self.port = free_port()
         self._epmd_port = free_port()
         self._environment = self._lay_out()
         self._epmd: OwnedProcess | None = None
-        self._process: OwnedProcess | None = None
 
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
-    @property
-    def process(self) -> OwnedProcess:
-        """The running node.
-
-        Raises:
-            RuntimeError: it is stopped.
-        """
-        if self._process is None:
-            raise RuntimeError("this RabbitMQ node is stopped: call start() first")
-        return self._process
-
-    def start(self) -> None:
-        """Start it and wait until it speaks AMQP. Does nothing when it runs."""
+    def _launch(self) -> OwnedProcess:
         if self._epmd is None:
             # Not left to the node, whose epmd would outlive it, and the tests.
             argv = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
             self._epmd = OwnedProcess(argv, log=self._directory / "epmd.log")
             self._epmd.wait_until(lambda: answer(self._epmd_port, b"\x00\x01n"))
-        if self._process is None:
-            argv = [str(self._commands / "rabbitmq-server")]
-            self._process = OwnedProcess(argv, log=self._directory / "rabbitmq.log", env=self._environment)
-            # 1: a method frame, Connection.Start.
-            self._process.wait_until(lambda: answer(self.port, _AMQP_HEADER).startswith(b"\x01"), timeout=60)
+        argv = [str(self._commands / "rabbitmq-server")]
+        return OwnedProcess(argv, log=self._directory / "rabbitmq.log", env=self._environment)
+
+    def _answers(self) -> bool:
+        return answer(self.port, _AMQP_HEADER).startswith(b"\x01")  # a method frame, Connection.Start
 
     def stop(self) -> None:
         """End the node in an orderly way, then its epmd. Safe to call twice."""
-        if self._process is not None:
-            self._process.terminate(timeout=30)
-            self._process = None
+        super().stop()
         if self._epmd is not None:
             self._epmd.kill()
             self._epmd = None
-
-    def kill(self) -> None:
-        """SIGKILL: clients see their connections break; durable queues and persistent messages survive."""
-        self.process.kill()
-        self._process = None
-
-    def restart(self) -> None:
-        """SIGKILL where it runs, then start on the same port with the same data."""
-        if self._process is not None:
-            self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.process.resume()
 
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl (about 1.5 s) and return what it prints.

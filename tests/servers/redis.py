@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.servers.owned import OwnedServer
 from tests.servers.process import OwnedProcess, ServerUnavailable, answer, free_port
 
 
@@ -21,7 +22,7 @@ def server_binary() -> str:
     return binary
 
 
-class RedisServer:
+class RedisServer(OwnedServer):
     """One redis-server on 127.0.0.1, without a password.
 
     Args:
@@ -38,6 +39,7 @@ class RedisServer:
     def __init__(
         self, directory: Path, port: int | None = None, *, appendonly: bool = False, extra_args: Sequence[str] = ()
     ) -> None:
+        super().__init__("redis-server")
         binary = server_binary()
         directory.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
@@ -48,50 +50,13 @@ class RedisServer:
             *(binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory), "--daemonize", "no"),
             *("--save", "", "--appendonly", "yes" if appendonly else "no", "--appendfsync", "always"),
         ]
-        self._process: OwnedProcess | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    @property
-    def process(self) -> OwnedProcess:
-        """The running server.
+    def _launch(self) -> OwnedProcess:
+        return OwnedProcess([*self._argv, *self.extra_args], log=self._log)
 
-        Raises:
-            RuntimeError: it is stopped.
-        """
-        if self._process is None:
-            raise RuntimeError("this redis-server is stopped: call start() first")
-        return self._process
-
-    def start(self) -> None:
-        """Start it and wait until it answers a PING. Does nothing when it runs."""
-        if self._process is None:
-            self._process = OwnedProcess([*self._argv, *self.extra_args], log=self._log)
-            self._process.wait_until(lambda: answer(self.port, b"PING\r\n") == b"+PONG\r\n")
-
-    def stop(self) -> None:
-        """SIGTERM, and wait for its end. Safe to call twice."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process = None
-
-    def kill(self) -> None:
-        """SIGKILL: clients see their connections break."""
-        self.process.kill()
-        self._process = None
-
-    def restart(self) -> None:
-        """SIGKILL where it runs, then start on the same port."""
-        if self._process is not None:
-            self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers, as when the network swallows everything."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        """SIGCONT: all that was sent meanwhile is answered now."""
-        self.process.resume()
+    def _answers(self) -> bool:
+        return answer(self.port, b"PING\r\n") == b"+PONG\r\n"
