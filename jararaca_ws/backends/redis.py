@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import redis
 from redis.asyncio import Redis
@@ -112,9 +113,8 @@ class RedisWebSocketConnectionBackend:
             link,
             deliver=self._deliver,
             report_gap=self._report_gap,
-            submit=lambda channel, payload: self._publisher.submit([("PUBLISH", channel, payload)]),
-            # No room can have this name either: it does not begin with the prefix.
-            probe_channel=self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode(),
+            # No room can have the name of this channel either: it does not begin with the prefix.
+            probe=(self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode(), self._publish),
             probe_interval=probe_interval,
             timeout=subscribe_timeout,
             linger=unsubscribe_linger,
@@ -211,6 +211,9 @@ class RedisWebSocketConnectionBackend:
                 commands += self._history.commands(publication, channels)
             size += len(message) * len(rooms)
         await self._publisher.execute(commands, size)
+
+    def _publish(self, channel: bytes, payload: bytes) -> asyncio.Future[Any]:
+        return self._publisher.submit([("PUBLISH", channel, payload)])
 
     def _new_id(self) -> str:
         return f"{self._nonce}-{next(self._ids):x}"

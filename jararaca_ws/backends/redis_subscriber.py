@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -28,6 +29,17 @@ class RedisSubscriber:
     nobody publishes to is found out.
 
     For each channel at most one command is under way, so a confirmation always belongs to the last command.
+
+    Args:
+        link: to the server.
+        deliver: gets each message, with its channel.
+        report_gap: gets the channels that receive again.
+        probe: a channel, and how the watchdog publishes to it; None: it sends PINGs.
+        probe_interval: of the watchdog.
+        timeout: for a subscription to be confirmed.
+        linger: how long a channel that is not wanted any more stays subscribed.
+        on_trouble: for a node of a cluster, whose channels are sharded ones: called when the connection has ended, or
+            the node has put a channel out, because another one has it now. None: the server is the only one.
     """
 
     def __init__(
@@ -36,17 +48,20 @@ class RedisSubscriber:
         *,
         deliver: Callable[[bytes, bytes], Awaitable[None]],
         report_gap: Callable[[Collection[bytes]], None],
-        submit: Callable[[bytes, bytes], asyncio.Future[Any]],
-        probe_channel: bytes,
+        probe: tuple[bytes, Callable[[bytes, bytes], asyncio.Future[Any]]] | None,
         probe_interval: timedelta,
         timeout: timedelta,
         linger: timedelta,
+        on_trouble: Callable[[BaseException | None], None] | None = None,
     ) -> None:
         self.link = link
         self._deliver = deliver
         self._report_gap = report_gap
-        self._probe_channel = probe_channel
-        self._watchdog = Watchdog(probe_interval, lambda nonce: submit(probe_channel, nonce))
+        self._probe_channel = None if probe is None else probe[0]
+        self._watchdog = Watchdog(probe_interval, self._ping if probe is None else partial(probe[1], probe[0]))
+        # The nonce of a PING that is to be sent.
+        self._due_ping: bytes | None = None
+        self._on_trouble = on_trouble
         self._timeout_s = timeout.total_seconds()
         self._linger_s = linger.total_seconds()
         # Channels that nobody wants any more, and since when: oldest first. They are kept for the linger, so that a
@@ -88,7 +103,6 @@ class RedisSubscriber:
         return self._task.restarts
 
     def start(self) -> None:
-        self._wanted.add(self._probe_channel)
         self._lost.clear()
         self._reset()
         self._task.start()
@@ -145,6 +159,29 @@ class RedisSubscriber:
         self._report_healed()
         self._let_go()
 
+    def adopt(self, channels: Collection[bytes], missed: Collection[bytes]) -> None:
+        """Want channels that another node had; those ``missed`` are reported as a gap once they receive again."""
+        self._wanted.update(channels)
+        self._lost.update(missed)
+        for channel in channels:
+            self._touch(channel)
+
+    def abandon(self, channels: Collection[bytes]) -> set[bytes]:
+        """Have no more to do with channels that another node has; those that may have missed something."""
+        missed = {channel for channel in channels if channel in self._subscribed or channel in self._lost}
+        for channel in channels:
+            self._subscribed.discard(channel)  # the node ends that by itself
+            self._dirty.pop(channel, None)
+        self.unsubscribe(channels)
+        for channel in channels:
+            del self._leaving[channel]
+        return missed
+
+    def resume(self) -> None:
+        """Ask again for what the node has put out, and still ought to have."""
+        for channel in self._wanted - self._subscribed - self._under_way:
+            self._touch(channel)
+
     def _let_go(self) -> None:
         """Tell Redis of the channels whose linger is over, and look again when the next one's is."""
         loop = asyncio.get_running_loop()
@@ -182,25 +219,39 @@ class RedisSubscriber:
     # --- one connection -----------------------------------------------------------------------------------------------
 
     async def _work(self, task: Supervised) -> None:
+        try:
+            await self._receive(task)
+        except (Exception, BaseExceptionGroup) as error:
+            # The first one ended the others: it is the reason.
+            reason = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            if self._on_trouble is not None:
+                self._on_trouble(reason)
+            raise unavailable(reason) from error
+
+    async def _receive(self, task: Supervised) -> None:
         connection = await self.link.open()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(connection))
                 tasks.create_task(self._send_commands(connection))
                 tasks.create_task(self._watch(task))
-        except BaseExceptionGroup as group:
-            # The first one ended the others: it is the reason.
-            raise unavailable(group.exceptions[0]) from group
         finally:
             self._lost |= self._subscribed & self._wanted
             self._reset()
             await connection.disconnect(nowait=True)
 
     async def _watch(self, task: Supervised) -> None:
-        await self.subscribe([self._probe_channel])
+        if self._probe_channel is not None:
+            await self.subscribe([self._probe_channel])
         await self._watchdog.watch(task)
 
+    def _ping(self, nonce: bytes) -> None:
+        self._due_ping = nonce
+        self._wake.set()
+
     async def _send_commands(self, connection: AbstractConnection) -> None:
+        # The channels of one SSUBSCRIBE would all have to be of one slot.
+        shard, batch = ("", _BATCH) if self._on_trouble is None else ("S", 1)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -209,30 +260,46 @@ class RedisSubscriber:
             leaves = [channel for channel in dirty if channel not in self._wanted and channel in self._subscribed]
             for channel in dirty:
                 del self._dirty[channel]
+            commands: list[tuple[str | bytes, ...]] = []
             for command, channels in (("UNSUBSCRIBE", leaves), ("SUBSCRIBE", joins)):
                 self._under_way.update(channels)
-                for start in range(0, len(channels), _BATCH):
-                    await connection.send_command(command, *channels[start : start + _BATCH], check_health=False)
+                commands += [(shard + command, *channels[n : n + batch]) for n in range(0, len(channels), batch)]
+            if self._due_ping is not None:
+                commands.append(("PING", self._due_ping))
+                self._due_ping = None
+            for start in range(0, len(commands), _BATCH):
+                await connection.send_packed_command(
+                    connection.pack_commands(commands[start : start + _BATCH]), check_health=False
+                )
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             reply: Any = await connection.read_response(disable_decoding=True)
             self._watchdog.read()
-            kind = reply[0]
-            if kind == b"message":
+            # The answer to a PING is bare while nothing is subscribed.
+            kind = b"pong" if isinstance(reply, bytes) else reply[0]
+            if kind in (b"message", b"smessage"):
                 if reply[1] == self._probe_channel:
                     self._watchdog.heard(reply[2])
                 else:
                     await self._deliver(reply[1], reply[2])
-            elif kind in (b"subscribe", b"unsubscribe"):
-                self._confirm(reply[1], subscribed=kind == b"subscribe")
+            elif kind == b"pong":
+                self._watchdog.heard(reply if isinstance(reply, bytes) else reply[1])
+            elif kind in (b"subscribe", b"ssubscribe", b"unsubscribe", b"sunsubscribe"):
+                self._confirm(reply[1], subscribed=b"un" not in kind)
 
     def _confirm(self, channel: bytes, *, subscribed: bool) -> None:
+        was_asked = channel in self._under_way
         self._under_way.discard(channel)
         if subscribed:
             self._subscribed.add(channel)
         else:
             self._subscribed.discard(channel)
+        if not was_asked and self._on_trouble is not None:
+            if channel in self._wanted:  # the node has put it out: it is not asked again before we know who has it
+                self._lost.add(channel)
+                self._on_trouble(None)
+            return
         if subscribed != (channel in self._wanted):
             self._touch(channel)  # the wish has changed while the command was under way
         elif subscribed:
