@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from jararaca_ws.backends.base import Entry, Publication, Replay, StreamPosition
 from jararaca_ws.backends.redis_keys import Keys
-from jararaca_ws.backends.redis_pipeline import RedisPipeline
-from jararaca_ws.backends.redis_scripts import APPEND, HISTORY, PUBLISH_ONCE, Call, Command
+from jararaca_ws.backends.redis_scripts import APPEND, HISTORY, PUBLISH_ONCE, Call, Command, Executor
 from jararaca_ws.protocol import encode_publication, kept_header
 
 __all__ = ["RedisHistory"]
@@ -32,7 +31,7 @@ class RedisHistory:
 
     def __init__(
         self,
-        reader: RedisPipeline,
+        reader: Executor,
         keys: Keys,
         *,
         meta_ttl: timedelta,

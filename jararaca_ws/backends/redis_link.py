@@ -48,7 +48,31 @@ class Link:
     missed. They speak RESP2, which drains pub/sub faster than RESP3.
     """
 
-    def __init__(self, conn: Redis | str, connect_timeout: timedelta) -> None:
+    def __init__(self, make: Callable[..., AbstractConnection], options: dict[str, Any], timeout: timedelta) -> None:
+        self._make = make
+        self._timeout = timeout
+        self._connect_timeout_s = timeout.total_seconds()
+        self._options: dict[str, Any] = {
+            **options,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,  # we bound every wait ourselves; a subscriber may rightly wait for ever
+            "socket_connect_timeout": self._connect_timeout_s,
+            "health_check_interval": 0,
+            "decode_responses": False,
+        }
+        for option in ("retry_on_error", "retry_on_timeout"):
+            self._options.pop(option, None)
+        # What has to live as long as the connections; None: nothing.
+        self._client: Redis | None = None
+
+    @classmethod
+    def of(cls, conn: Redis | str, timeout: timedelta) -> Link:
+        """The way to the server of a client, or of a URL.
+
+        Raises:
+            ConfigurationError: it is neither.
+        """
         if isinstance(conn, str):
             try:
                 conn = Redis.from_url(conn)
@@ -61,24 +85,20 @@ class Link:
         if not isinstance(conn, Redis):
             raise ConfigurationError(
                 f"conn is a {type(conn).__module__}.{type(conn).__qualname__}",
-                "pass a redis.asyncio.Redis client or a redis:// URL",
+                "pass a redis.asyncio.Redis client, a redis.asyncio.RedisCluster, or a redis:// URL",
             )
-        # Kept, because the connections of a Sentinel's client refer to its pool weakly.
-        self._client = conn
-        pool = conn.connection_pool
-        self._connect_timeout_s = connect_timeout.total_seconds()
-        self._make: Callable[..., AbstractConnection] = pool.connection_class
-        self._options: dict[str, Any] = {
-            **pool.connection_kwargs,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,  # we bound every wait ourselves; a subscriber may rightly wait for ever
-            "socket_connect_timeout": self._connect_timeout_s,
-            "health_check_interval": 0,
-            "decode_responses": False,
-        }
-        self._options.pop("retry_on_error", None)
-        self._options.pop("retry_on_timeout", None)
+        link = cls(conn.connection_pool.connection_class, conn.connection_pool.connection_kwargs, timeout)
+        link._client = conn  # the connections of a Sentinel's client refer to its pool weakly
+        return link
+
+    def to(self, host: str, port: int) -> Link:
+        """The way to another server, with the same credentials and settings."""
+        return Link(self._make, {**self._options, "host": host, "port": port}, self._timeout)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, where it has them."""
+        return self._options.get("host", ""), int(self._options.get("port", 0))
 
     async def open(self) -> AbstractConnection:
         """A new connection, ready for commands.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     MasterDownError,
     NoScriptError,
@@ -24,25 +25,36 @@ from jararaca_ws.backends.redis_scripts import Call, Command, Script
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.supervision import Backoff, Supervised
 
-__all__ = ["RedisPipeline"]
+__all__ = ["HandBack", "RedisPipeline", "Request", "still_to_do"]
+
+HandBack = Callable[[list["Request"], BaseException], None]
 
 _MAX_PIPELINE = 1000
 _FULL_FOR_S = 10.0
 """How long a refusal for want of memory is remembered."""
 
-_PASSING = (ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError, NoScriptError)
+_PASSING = (ReadOnlyError, MasterDownError, NoScriptError)
 """Refusals that end by themselves, on a new connection at the latest. (LOADING is no refusal to redis-py.)"""
 
+_ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
+"""Refusals by a node of a cluster that has not, or not yet, or no longer, what is asked for. (MOVED is an AskError.)"""
 
-class _Request:
-    """The commands of one call; done when all have been answered."""
 
-    __slots__ = ("commands", "deadline", "done", "refusal", "replies", "size")
+class Request:
+    """The commands of one call; done when all have been answered.
 
-    def __init__(self, commands: Sequence[Command], size: int, timeout_s: float) -> None:
+    Attributes:
+        slot: of the keys of all its commands; only where there is a cluster.
+        deadline: in the time of the event loop.
+    """
+
+    __slots__ = ("commands", "deadline", "done", "refusal", "replies", "size", "slot")
+
+    def __init__(self, commands: Sequence[Command], size: int, timeout_s: float, slot: int = 0) -> None:
         loop = asyncio.get_running_loop()
         self.commands = commands
         self.size = size
+        self.slot = slot
         self.deadline = loop.time() + timeout_s
         self.done: asyncio.Future[list[Any]] = loop.create_future()
         self.forget()
@@ -78,16 +90,33 @@ class RedisPipeline:
     data, it became a replica), is tried again in the same order, with backoff, until the timeout. Redis may have done
     it the first time: commands must be such that twice is no harm. What is refused goes to the caller at once.
 
+    Args:
+        link: to the server.
+        name: for the log.
+        timeout: how long a command is tried.
+        max_pending_bytes: of payloads that wait; more are refused at once.
+        hand_back: for a node of a cluster: gets what was not answered, or belongs to another node, in place of a second
+            try here. None: there is no other.
+
     Attributes:
         pipelines: how many were written.
     """
 
-    def __init__(self, link: Link, *, name: str, timeout: timedelta, max_pending_bytes: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        *,
+        name: str,
+        timeout: timedelta,
+        max_pending_bytes: int,
+        hand_back: HandBack | None = None,
+    ) -> None:
         self.pipelines = 0
+        self._hand_back = hand_back
         self._link = link
         self._timeout_s = timeout.total_seconds()
         self._max_pending_bytes = max_pending_bytes
-        self._pending: list[_Request] = []
+        self._pending: list[Request] = []
         self._pending_bytes = 0
         self._wake = asyncio.Event()
         # None until it is first needed, and after a failure.
@@ -102,12 +131,23 @@ class RedisPipeline:
         self._delays = self._backoff.delays()
         self._task = Supervised(f"jararaca_ws Redis {name}", self._work)
         self._running = False
+        self._busy = False
 
     @property
     def full(self) -> bool:
         """Whether Redis lately refused something because it is out of memory."""
         since = self._full_since
         return since is not None and asyncio.get_running_loop().time() < since + _FULL_FOR_S
+
+    @property
+    def pending_bytes(self) -> int:
+        """The bytes of the payloads that wait."""
+        return self._pending_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or is under way."""
+        return not self._pending and not self._busy
 
     def start(self) -> None:
         self._running = True
@@ -146,11 +186,15 @@ class RedisPipeline:
             raise BackendUnavailable("it is not running")
         if self._pending and self._pending_bytes + size > self._max_pending_bytes:
             raise BackendUnavailable(f"{self._pending_bytes} bytes wait to be published already (max_pending_bytes)")
-        request = _Request(commands, size, self._timeout_s)
-        self._pending.append(request)
-        self._pending_bytes += size
-        self._wake.set()
+        request = Request(commands, size, self._timeout_s)
+        self.enqueue(request)
         return request.done
+
+    def enqueue(self, request: Request) -> None:
+        """Take a request that was checked, or tried elsewhere, before."""
+        self._pending.append(request)
+        self._pending_bytes += request.size
+        self._wake.set()
 
     # --- one pipeline after another -----------------------------------------------------------------------------------
 
@@ -160,6 +204,9 @@ class RedisPipeline:
             await self._wake.wait()
             self._wake.clear()
             requests = self._take()
+            if not requests:
+                continue
+            self._busy = True
             try:
                 await self._write(requests)
                 self._delays = self._backoff.delays()
@@ -169,32 +216,29 @@ class RedisPipeline:
             except BaseException as error:
                 await self._disconnect()
                 for request in requests:
-                    request.fail(_reason(error, self._timeout_s))
+                    request.fail(reason_of(error, self._timeout_s))
                 raise
+            finally:
+                self._busy = False
 
-    def _take(self) -> list[_Request]:
+    def _take(self) -> list[Request]:
         requests, self._pending, self._pending_bytes = self._pending, [], 0
         return requests
 
-    async def _try_again(self, requests: list[_Request], error: BaseException) -> None:
+    async def _try_again(self, requests: list[Request], error: BaseException) -> None:
         """Put back what was not answered, before all that came since; give up what has been tried long enough."""
-        loop = asyncio.get_running_loop()
         delay_s = next(self._delays)
-        reason = _reason(error, self._timeout_s)
-        left: list[_Request] = []
         # Those that came since have waited too, if not for long: the same holds for them.
-        for request in requests + self._take():
-            request.forget()
-            if request.deadline <= loop.time() + delay_s:
-                request.fail(reason)
-            elif not request.done.done():
-                left.append(request)
+        left = still_to_do(requests + self._take(), delay_s, reason_of(error, self._timeout_s))
+        if self._hand_back is not None:
+            self._hand_back(left, error)
+            return
         self._pending, self._pending_bytes = left, sum(request.size for request in left)
         if left:
             self._wake.set()
         await asyncio.sleep(delay_s)
 
-    async def _write(self, requests: list[_Request]) -> None:
+    async def _write(self, requests: list[Request]) -> None:
         """Write the requests in pipelines and answer each as soon as its replies are complete."""
         # A try gets half of the time, so that there is a second one where the connection has silently died.
         patience_s = self._timeout_s / 2
@@ -212,8 +256,27 @@ class RedisPipeline:
                 self.pipelines += 1
                 for request, _ in chunk:
                     await self._read(connection, request)
-                    if len(request.replies) == len(request.commands):
+                    if len(request.replies) == len(request.commands) and not self._belongs_elsewhere(request):
                         request.answer()
+        self._hand_back_with_their_successors([request for request in requests if self._belongs_elsewhere(request)])
+
+    def _belongs_elsewhere(self, request: Request) -> bool:
+        return self._hand_back is not None and isinstance(request.refusal, _ELSEWHERE)
+
+    def _hand_back_with_their_successors(self, requests: list[Request]) -> None:
+        """Hand requests back, and those that have come since for the same slots, so that they stay in order."""
+        if not requests or self._hand_back is None:
+            return
+        slots = {request.slot for request in requests}
+        waiting = self._take()
+        for request in waiting:
+            if request.slot in slots:
+                requests.append(request)
+            else:
+                self.enqueue(request)
+        error = requests[0].refusal
+        assert error is not None
+        self._hand_back(still_to_do(requests, 0, unavailable(error)), error)
 
     def _words(self, command: Command) -> tuple[Any, ...]:
         if not isinstance(command, Call):
@@ -225,7 +288,7 @@ class RedisPipeline:
         self._known.add(script)
         return ("EVAL", script.source, *numbered)
 
-    async def _read(self, connection: AbstractConnection, request: _Request) -> None:
+    async def _read(self, connection: AbstractConnection, request: Request) -> None:
         try:
             request.replies.append(await connection.read_response())
         except _PASSING:
@@ -260,7 +323,20 @@ async def _is_stale(connection: AbstractConnection) -> bool:
         return True
 
 
-def _reason(error: BaseException, timeout_s: float) -> BackendUnavailable:
+def still_to_do(requests: list[Request], delay_s: float, reason: BackendUnavailable) -> list[Request]:
+    """Those that may be tried again after a delay, as if for the first time. The others fail for that reason."""
+    latest = asyncio.get_running_loop().time() + delay_s
+    left: list[Request] = []
+    for request in requests:
+        request.forget()
+        if request.deadline <= latest:
+            request.fail(reason)
+        elif not request.done.done():
+            left.append(request)
+    return left
+
+
+def reason_of(error: BaseException, timeout_s: float) -> BackendUnavailable:
     if isinstance(error, TimeoutError) and not str(error):
         return BackendUnavailable(f"Redis did not answer within {timeout_s:g} s")
     if isinstance(error, asyncio.CancelledError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["APPEND", "HISTORY", "PUBLISH_ONCE", "Call", "Command", "Script"]
+__all__ = ["APPEND", "HISTORY", "PUBLISH_ONCE", "Call", "Command", "Executor", "Script"]
 
 
 class Script:
@@ -27,6 +28,13 @@ class Call(NamedTuple):
 
 Command = Call | tuple[Any, ...]
 """A call of a script, or the words of a Redis command."""
+
+
+class Executor(Protocol):
+    """Has commands done."""
+
+    async def execute(self, commands: Sequence[Command], size: int = 0) -> list[Any]: ...
+
 
 APPEND = Script("append")
 PUBLISH_ONCE = Script("publish_once")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -34,7 +33,7 @@ class RedisSubscriber:
         link: to the server.
         deliver: gets each message, with its channel.
         report_gap: gets the channels that receive again.
-        probe: a channel, and how the watchdog publishes to it; None: it sends PINGs.
+        probe: a channel, and how the watchdog publishes its nonce to it; None: it sends PINGs.
         probe_interval: of the watchdog.
         timeout: for a subscription to be confirmed.
         linger: how long a channel that is not wanted any more stays subscribed.
@@ -48,7 +47,7 @@ class RedisSubscriber:
         *,
         deliver: Callable[[bytes, bytes], Awaitable[None]],
         report_gap: Callable[[Collection[bytes]], None],
-        probe: tuple[bytes, Callable[[bytes, bytes], asyncio.Future[Any]]] | None,
+        probe: tuple[bytes, Callable[[bytes], asyncio.Future[Any]]] | None,
         probe_interval: timedelta,
         timeout: timedelta,
         linger: timedelta,
@@ -58,7 +57,7 @@ class RedisSubscriber:
         self._deliver = deliver
         self._report_gap = report_gap
         self._probe_channel = None if probe is None else probe[0]
-        self._watchdog = Watchdog(probe_interval, self._ping if probe is None else partial(probe[1], probe[0]))
+        self._watchdog = Watchdog(probe_interval, self._ping if probe is None else probe[1])
         # The nonce of a PING that is to be sent.
         self._due_ping: bytes | None = None
         self._on_trouble = on_trouble
@@ -98,6 +97,11 @@ class RedisSubscriber:
         return self._watchdog.lag_s
 
     @property
+    def problem(self) -> str | None:
+        """Why the connection was lost, or could not be made; None while there is one."""
+        return self._task.problem
+
+    @property
     def restarts(self) -> int:
         """How often the connection was lost or could not be made."""
         return self._task.restarts
@@ -130,8 +134,7 @@ class RedisSubscriber:
         Raises:
             BackendUnavailable: not confirmed within the timeout. They stay wanted until `unsubscribe`.
         """
-        self._wanted.update(channels)
-        waiting = [self._confirmation(channel) for channel in channels if not self._is_confirmed(channel)]
+        waiting = self.want(channels)
         if not waiting:
             return
         try:
@@ -140,10 +143,14 @@ class RedisSubscriber:
                     # Shielded, because others wait for the same confirmation.
                     await asyncio.shield(confirmation)
         except TimeoutError:
-            why = "" if self._task.problem is None else f": {self._task.problem}"
             raise BackendUnavailable(
-                f"Redis did not confirm a subscription within {self._timeout_s:g} s{why}"
+                f"Redis did not confirm a subscription within {self._timeout_s:g} s {self.problem or ''}".rstrip()
             ) from None
+
+    def want(self, channels: Collection[bytes]) -> list[asyncio.Future[None]]:
+        """`subscribe` without waiting: what is done when Redis has confirmed them."""
+        self._wanted.update(channels)
+        return [self._confirmation(channel) for channel in channels if not self._is_confirmed(channel)]
 
     def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """Want channels no more. Redis is told after the linger, where they are still not wanted."""
@@ -277,16 +284,16 @@ class RedisSubscriber:
             reply: Any = await connection.read_response(disable_decoding=True)
             self._watchdog.read()
             # The answer to a PING is bare while nothing is subscribed.
-            kind = b"pong" if isinstance(reply, bytes) else reply[0]
+            kind, *words = [b"pong", reply] if isinstance(reply, bytes) else reply
             if kind in (b"message", b"smessage"):
-                if reply[1] == self._probe_channel:
-                    self._watchdog.heard(reply[2])
+                if words[0] == self._probe_channel:
+                    self._watchdog.heard(words[1])
                 else:
-                    await self._deliver(reply[1], reply[2])
+                    await self._deliver(words[0], words[1])
             elif kind == b"pong":
-                self._watchdog.heard(reply if isinstance(reply, bytes) else reply[1])
+                self._watchdog.heard(words[0])
             elif kind in (b"subscribe", b"ssubscribe", b"unsubscribe", b"sunsubscribe"):
-                self._confirm(reply[1], subscribed=b"un" not in kind)
+                self._confirm(words[0], subscribed=b"un" not in kind)
 
     def _confirm(self, channel: bytes, *, subscribed: bool) -> None:
         was_asked = channel in self._under_way

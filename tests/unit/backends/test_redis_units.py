@@ -92,7 +92,7 @@ class TestConfiguration:
 
     @pytest.mark.parametrize("conn", [None, 7, object(), ConnectionPool()], ids=lambda conn: type(conn).__name__)
     def test_what_is_no_client_is_refused_with_a_cure(self, conn: Any):
-        with pytest.raises(ConfigurationError, match=r"redis\.asyncio\.Redis client or a redis:// URL"):
+        with pytest.raises(ConfigurationError, match=r"redis\.asyncio\.Redis client"):
             RedisWebSocketConnectionBackend(conn)
 
     def test_a_synchronous_client_is_refused(self):
@@ -264,7 +264,7 @@ class TestReceiving:
             assert it.sent == [(("a", "b"), b'"both"')]
 
     async def test_what_it_remembers_of_sends_to_several_rooms_is_bounded(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("jararaca_ws.backends.redis._REMEMBERED", 10)
+        monkeypatch.setattr("jararaca_ws.backends.redis_receiver._REMEMBERED", 10)
         async with started() as it:
             await it.subscribe("a", "b")
             for n in range(50):
@@ -272,7 +272,7 @@ class TestReceiving:
             await it.until(lambda: len(it.sent) >= 50)
             await it.settled()
             assert it.messages == [b"%d" % n for n in range(50)]
-            assert len(redis_of(it)._handed_over) <= 20
+            assert len(redis_of(it)._receiver._handed_over) <= 20
 
     async def test_it_becomes_healthy_and_measures_its_lag(self):
         async with started() as it:
