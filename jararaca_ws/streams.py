@@ -11,7 +11,9 @@ from jararaca_ws.retained import NOWHERE
 
 __all__ = ["Stream", "Streams", "Verdict"]
 
-_MAX_WAITING_BYTES = 1024 * 1024
+_MAX_WAITING_BYTES = 128 * 1024
+"""They are delivered in one go: more would make slow consumers of fast ones. The rest is read from the history."""
+
 _ENTRY_OVERHEAD = 256
 
 
