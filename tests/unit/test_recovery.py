@@ -342,6 +342,7 @@ async def test_thousands_who_come_back_from_one_place_share_one_read():
 async def test_who_goes_while_it_reads_for_all_takes_nothing_from_the_others():
     async with fleet() as [one]:
         start = await fill(one, 5)
+        await one.connect("a")
         one.link.open.clear()
         sockets = [await one.connect("a", recover={"a": start}) for _ in range(3)]
         await turns()
