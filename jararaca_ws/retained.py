@@ -37,7 +37,7 @@ RECOVER_SUBPROTOCOL = "jararaca.recover"
 NOWHERE = StreamPosition("", 0)
 """Before the first message of a history that nobody has seen yet."""
 
-MAX_RETAINED_OVERHEAD = 1024
+MAX_RETAINED_OVERHEAD = 1536
 """How many bytes longer than its message the frame of a kept message is at most."""
 
 _MAX_ROOMS = 128

@@ -146,8 +146,8 @@ class Link:
             self.store.publish(publication)
 
     async def subscribe(self, rooms: Collection[str]) -> None:
-        await asyncio.sleep(0)
         self.subscriptions.update(rooms)
+        await asyncio.sleep(0)
 
     def unsubscribe(self, rooms: Collection[str]) -> None:
         self.subscriptions.difference_update(rooms)
@@ -208,7 +208,7 @@ async def fleet(
     count: int = 1, settings: ConnectionSettings | None = None, store: Store | None = None
 ) -> AsyncIterator[list[Instance]]:
     store = store or Store()
-    before = asyncio.all_tasks()
+    before = asyncio.all_tasks() - {asyncio.current_task()}
     async with AsyncExitStack() as stack:
         instances = []
         for _ in range(count):
@@ -216,7 +216,8 @@ async def fleet(
             manager = await stack.enter_async_context(WebSocketConnectionManager(link, settings=settings))
             instances.append(Instance(manager, link, stack))
         yield instances
-    assert asyncio.all_tasks() <= before, asyncio.all_tasks() - before
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, left
 
 
 def frames(socket: Socket) -> list[dict[str, Any]]:
