@@ -75,6 +75,7 @@ class Link:
         lost: whether what is carried is lost, as while the connection to the server is.
         away: whether histories cannot be read.
         open: cleared, answers of reads (taken before) are held back.
+        arrives: cleared, what is carried is on its way.
         reads: the questions that were asked.
         subscriptions: of this instance.
     """
@@ -84,6 +85,8 @@ class Link:
         self.lost = self.away = False
         self.open = asyncio.Event()
         self.open.set()
+        self.arrives = asyncio.Event()
+        self.arrives.set()
         self.reads: list[tuple[str, StreamPosition | None]] = []
         self.position_reads: list[list[str]] = []
         self.subscriptions: set[str] = set()
@@ -119,6 +122,7 @@ class Link:
     async def _read(self) -> None:
         while True:
             room, entry, publication = await self._carried.get()
+            await self.arrives.wait()
             if room is None or entry is None:
                 rooms = [room for room in publication.rooms if room in self.subscriptions]
                 if rooms:

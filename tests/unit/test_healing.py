@@ -211,6 +211,23 @@ async def test_a_position_that_was_read_before_the_link_was_lost_counts_for_noth
         assert len(one.link.position_reads) == 2
 
 
+async def test_a_position_that_was_read_for_an_earlier_member_counts_for_nothing():
+    async with fleet() as [one]:
+        socket = await one.connect()
+        one.link.open.clear()
+        first = asyncio.create_task(one.manager.join(["a"], socket.connection))
+        await until(lambda: one.link.position_reads)
+        await one.manager.leave(["a"], socket.connection)
+        await one.manager.send(["a"], Kept(n=1))
+        second = asyncio.create_task(one.manager.join(["a"], socket.connection))
+        await turns()
+        one.link.open.set()
+        await asyncio.gather(first, second)
+        await one.manager.send(["a"], Kept(n=2))
+        await until(lambda: 2 in kept(socket))
+        assert kept(socket) == [2]
+
+
 async def test_two_rooms_of_one_message_bring_it_once_and_the_position_in_the_other():
     async with fleet() as [one]:
         both, plain, second = await one.connect("a", "b"), await one.connect("a", "b", v1=False), await one.connect("b")

@@ -139,6 +139,23 @@ async def test_f7_b38_what_cannot_be_recovered_is_said_with_the_present_position
         await until(lambda: 1000 in kept(socket))
 
 
+async def test_a_history_that_is_ahead_of_what_has_arrived_brings_nothing_twice():
+    async with fleet() as [one]:
+        start = await fill(one, 2)
+        await one.connect("a")
+        one.link.arrives.clear()
+        for n in (2, 3):
+            await one.manager.send(["a"], Kept(n=n))
+        socket = await one.connect("a", recover={"a": start})
+        await until(lambda: kept(socket) == [0, 1, 2, 3])
+        one.link.arrives.set()
+        await one.manager.send(["a"], Kept(n=4))
+        await until(lambda: 4 in kept(socket))
+        await settled(one)
+        assert kept(socket) == [0, 1, 2, 3, 4]
+        assert not one.manager.delivery._held
+
+
 async def test_an_empty_room_is_recovered_from_nowhere():
     async with fleet() as [one]:
         socket = await one.connect("a", recover={"a": NOWHERE})
