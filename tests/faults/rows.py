@@ -13,7 +13,5 @@ UNTESTABLE: dict[int, str] = {
 
 PENDING: dict[int, str] = {
     12: "slot migration of a sharded channel: Redis in all its forms",
-    15: "an instance killed, its clients resume elsewhere and its presence expires: recovery and presence",
-    36: "a bus message delivered twice, pushed once: idempotent sends",
     42: "one broker up, the other down, and readiness says which: health",
 }
