@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from playwright.async_api import Page, async_playwright
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
 
@@ -105,6 +106,76 @@ async def test_background_tasks_end_with_the_application(load: Load):
         await http.post("/imports/a")
         [task] = example.background.tasks
     assert task.cancelled()
+
+
+async def test_recovering(load: Load):
+    async with running(load("recovering").app) as (app, http):
+        subprotocols = ["jararaca.v1", "jararaca.recover"]
+
+        async def come_back(browser: Any, positions: Any) -> None:
+            await browser.send_text(json.dumps({"MESSAGE_ID": "jararaca.recover", "message": {"rooms": positions}}))
+
+        async with connect(app, "/rooms/a/ws", subprotocols=subprotocols) as browser:
+            await come_back(browser, {})
+            await http.post("/rooms/a", params={"text": "one"})
+            first = await browser.receive_json()
+            assert (first["message"], first["room"], first["offset"]) == ({"text": "one"}, "a", 1)
+        for text in ("two", "three"):
+            assert (await http.post("/rooms/a", params={"text": text})).status_code == 202
+        async with connect(app, "/rooms/a/ws", subprotocols=subprotocols) as browser:
+            await come_back(browser, {"a": {"epoch": first["epoch"], "offset": 1}})
+            told = await browser.receive_json()
+            assert (told["MESSAGE_ID"], told["message"]["recovered"]) == ("jararaca.recovered", True)
+            assert [(await browser.receive_json())["message"]["text"] for _ in range(2)] == ["two", "three"]
+        assert (await http.get("/rooms/a")).json() == ["one", "two", "three"]
+
+
+@pytest.mark.e2e
+@pytest.mark.browser
+async def test_recovering_in_a_browser(chromium_path: str, tmp_path: Path):
+    port = free_port()
+
+    def serve() -> OwnedProcess:
+        return start(["jararaca-ws", "serve", "recovering:app", "--port", str(port), "--drain-window", "0"], tmp_path)
+
+    async with chromium(chromium_path) as page:
+        with serve() as server:
+            await listening(server, port)
+            await page.goto(f"http://127.0.0.1:{port}/docs")  # any page of the same origin
+            await page.add_script_tag(content=(EXAMPLES / "recovering.js").read_text())
+            await page.evaluate(
+                """url => {
+                    window.shown = []; window.reloads = 0; window.sockets = [];
+                    const Native = WebSocket;
+                    window.WebSocket = function (...given) {
+                        const socket = new Native(...given);
+                        sockets.push(socket);
+                        return socket;
+                    };
+                    follow(url, "lobby", ({ text }) => shown.push(text), () => reloads++);
+                }""",
+                f"ws://127.0.0.1:{port}/rooms/lobby/ws",
+            )
+            await page.wait_for_function("sockets.length === 1 && sockets[0].readyState === 1")
+            assert await post(port, "/rooms/lobby", params={"text": "one"}) == 202
+            await page.wait_for_function("shown.length === 1")
+            await page.evaluate("sockets[0].close(4000)")
+            assert await post(port, "/rooms/lobby", params={"text": "two"}) == 202
+            await page.wait_for_function("sockets.length > 1 && shown.length === 2")
+            assert await page.evaluate("[shown, reloads]") == [["one", "two"], 0]
+        with serve() as server:  # its memory was lost: the page is told, and goes on
+            await listening(server, port)
+            await page.wait_for_function("reloads === 1", timeout=20_000)
+            assert await post(port, "/rooms/lobby", params={"text": "three"}) == 202
+            await page.wait_for_function("shown.length === 3")
+
+
+@asynccontextmanager
+async def chromium(path: str) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield await browser.new_page()
+        await browser.close()
 
 
 async def test_inbound(load: Load):

@@ -10,15 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.suffix in (".py", ".js"))
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def included(page: Path) -> dict[str, str]:
     """The examples of a page: the name of the file, and the fenced block that follows the marker."""
-    found = re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```\n", page.read_text(), re.DOTALL)
-    assert len(found) == page.read_text().count("<!-- example:"), "a marker is not followed by a python block"
+    found = re.findall(r"<!-- example: (\S+) -->\n```(?:python|js)\n(.*?)```\n", page.read_text(), re.DOTALL)
+    assert len(found) == page.read_text().count("<!-- example:"), "a marker is not followed by its block"
     return dict(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_type
 
 from fastapi import FastAPI, WebSocket
@@ -20,6 +21,8 @@ from jararaca_ws import (
     Microservice,
     RabbitMQMessageBus,
     RedisWebSocketConnectionBackend,
+    RoomHistory,
+    StreamPosition,
     WebSocketConnection,
     WebSocketConnectionBackend,
     WebSocketConnectionManager,
@@ -27,6 +30,7 @@ from jararaca_ws import (
     WebSocketMessage,
     WebSocketMessageBase,
     create_http_server,
+    recoverable,
     use_ws_manager,
 )
 
@@ -37,6 +41,19 @@ if TYPE_CHECKING:
 class Said(WebSocketMessage):
     MESSAGE_ID = "typing.said"
     text: str
+
+
+class Kept(WebSocketMessage):
+    MESSAGE_ID = "typing.kept"
+    DELIVERY = recoverable(size=10, ttl=timedelta(minutes=1))
+
+
+async def recovers(manager: WebSocketConnectionManager) -> None:
+    await manager.send(["a"], Kept(), id="own")
+    history = await manager.history("a", since=StreamPosition("epoch", 3), limit=10)
+    assert_type(history, RoomHistory)
+    assert_type(history.position, StreamPosition)
+    assert_type([entry.message for entry in history.messages], list[WebSocketMessageBase])
 
 
 class Joked(Message):
