@@ -116,7 +116,7 @@ class RedisWebSocketConnectionBackend:
             # No room can have the name of this channel either: it does not begin with the prefix.
             probe = self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode()
             self._subscriber = make_subscriber(
-                link, probe=(probe, lambda *words: publisher.submit([("PUBLISH", *words)]))
+                link, probe=(probe, lambda nonce: publisher.submit([("PUBLISH", probe, nonce)]))
             )
         self._history = RedisHistory(
             self._reader,
@@ -249,6 +249,7 @@ class RedisWebSocketConnectionBackend:
 
     def _report_gap(self, channels: Collection[bytes]) -> None:
         rooms = [self._channels.room(channel) for channel in channels if self._channels.is_room(channel)]
+        broadcasts = self._channels.broadcast in channels
         _log.warning("the connection to Redis was lost: messages to %d rooms may have been missed", len(rooms))
         if self._gap_func is not None:
-            self._gap_func(rooms, broadcasts=True)
+            self._gap_func(rooms, broadcasts=broadcasts)
