@@ -82,7 +82,7 @@ async def test_f11_after_a_failover_it_is_back_soon_and_lost_writes_are_told(sen
         await master.wait(1, 5000)
         # The replica misses what comes now: it stands still, and its link is cut.
         sentinel.replica.pause()
-        await master.client_kill_filter(_type="replica")
+        await master.execute_command("CLIENT", "KILL", "TYPE", "replica")
         await backend.send_many([kept(b"6"), kept(b"7")])
         [lost] = await backend.positions(["a"])
         assert lost is not None
