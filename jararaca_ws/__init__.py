@@ -58,6 +58,7 @@ from jararaca_ws.errors import (
     UnresolvableDependency,
     Unroutable,
 )
+from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppInterceptorWithLifecycle,
@@ -67,6 +68,7 @@ from jararaca_ws.interceptors.base import (
     TransactionData,
     WebSocketTransactionData,
 )
+from jararaca_ws.interceptors.health import HealthInterceptor, health_router
 from jararaca_ws.interceptors.message_bus import MessageBusInterceptor
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.manager import WebSocketConnectionManager
@@ -163,6 +165,11 @@ __all__ = [
     "TransactionData",
     "WebSocketInterceptor",
     "WebSocketTransactionData",
+    # health
+    "Health",
+    "HealthInterceptor",
+    "ReportsHealth",
+    "health_router",
     # context
     "MessagePublisher",
     "WebSocketMessageSender",

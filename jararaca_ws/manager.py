@@ -25,6 +25,7 @@ from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.healing import Healer
+from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.histories import HistoryReads, PositionReads
 from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
@@ -150,6 +151,18 @@ class WebSocketConnectionManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def health(self) -> list[Health]:
+        """How well this instance is, and its backend where that says it. Not well while it drains."""
+        reason = ""
+        if not self._started or self._stopping.is_set():
+            reason = "it is not started"
+        elif self.draining:
+            reason = "it is about to end"
+        elif self._healer is not None and not self._healer.healthy:
+            reason = "what was missed cannot be read yet"
+        own = Health(name="websockets", healthy=not reason, reason=reason)
+        return [own, *(self.backend.health() if isinstance(self.backend, ReportsHealth) else ())]
 
     # --- connections and rooms ----------------------------------------------------------------------------------------
 

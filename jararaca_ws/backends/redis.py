@@ -25,6 +25,7 @@ from jararaca_ws.backends.redis_scripts import Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
 from jararaca_ws.errors import BackendUnavailable
+from jararaca_ws.health import Health
 from jararaca_ws.protocol import encode_publication
 
 __all__ = ["RedisWebSocketConnectionBackend"]
@@ -137,7 +138,17 @@ class RedisWebSocketConnectionBackend:
     @property
     def healthy(self) -> bool:
         """Whether Redis was heard from lately and takes what is published."""
-        return self._subscriber.healthy and not self._publisher.full
+        return self._subscriber.healthy and self._publisher.healthy and self._reader.healthy
+
+    def health(self) -> list[Health]:
+        reason = ""
+        if self._publisher.full:
+            reason = "it is out of memory"
+        elif not self._subscriber.healthy:
+            reason = "it does not answer"
+        elif not self.healthy:
+            reason = "a background task has died and is started again"
+        return [Health(name="redis", healthy=not reason, reason=reason)]
 
     @property
     def dropped(self) -> int:

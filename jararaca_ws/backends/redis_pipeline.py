@@ -134,6 +134,11 @@ class RedisPipeline:
         self._busy = False
 
     @property
+    def healthy(self) -> bool:
+        """Whether its task runs, and Redis takes what it is given. Not whether Redis answers: the watchdog knows."""
+        return self._task.healthy and not self.full
+
+    @property
     def full(self) -> bool:
         """Whether Redis lately refused something because it is out of memory."""
         since = self._full_since

@@ -127,6 +127,9 @@ class Runtime(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def interceptors(self) -> Sequence[AppInterceptor]: ...
+
     def build(self, controller: type) -> Any:
         """A new instance of a controller, for one unit of work."""
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from jararaca_ws.context import provide_bus, provide_publisher
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.interceptors.base import HANDLER_MARK, AppTransactionContext, Runtime
 from jararaca_ws.messagebus.attempt import Dispatcher
 from jararaca_ws.messagebus.controllers import collect_handlers
@@ -53,6 +54,10 @@ class MessageBusInterceptor:
             yield
         finally:
             await self.bus.stop()
+
+    def health(self) -> Sequence[Health]:
+        """How well the bus is; nothing of a bus that does not say."""
+        return self.bus.health() if isinstance(self.bus, ReportsHealth) else []
 
     @asynccontextmanager
     async def working(self, runtime: Runtime) -> AsyncIterator[None]:

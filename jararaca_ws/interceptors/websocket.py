@@ -19,6 +19,7 @@ from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.health import Health
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
@@ -77,6 +78,10 @@ class WebSocketInterceptor:
         window = default_drain_window() if self._drain_window is None else self._drain_window
         async with self.manager, drained_on_signals(self.manager, window):
             yield
+
+    def health(self) -> Sequence[Health]:
+        """How well the manager and its backend are."""
+        return self.manager.health()
 
     def http_routes(self, runtime: Runtime) -> Sequence[BaseRoute]:
         """The routes of all ``@WebSocketEndpoint`` methods.

@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import count
 
 from jararaca_ws.errors import BrokerUnavailable, Unroutable
+from jararaca_ws.health import Health
 from jararaca_ws.messagebus.attempt import Attempt, Dead, Retry, Running
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.message import Message
@@ -73,6 +74,10 @@ class MemoryMessageBus:
         if lost := sum(queue.outstanding for queue in self._queues.values()):
             _log.warning("%d messages that were not handled yet are lost: the bus is in memory", lost)
         self._queues.clear()
+
+    def health(self) -> list[Health]:
+        healthy = all(queue.healthy for queue in self._queues.values())
+        return [Health(name="message bus", healthy=healthy, reason="" if healthy else "not every handler is running")]
 
     async def publish(self, message: Message) -> None:
         """Queue one message for the handlers of its topic.
@@ -138,6 +143,10 @@ class _HandlerQueue:
         self._running = Running()
         self._open = asyncio.Event()
         self._workers: list[Supervised] = []
+
+    @property
+    def healthy(self) -> bool:
+        return all(worker.healthy for worker in self._workers)
 
     def put(self, attempt: Attempt) -> None:
         self.outstanding += 1

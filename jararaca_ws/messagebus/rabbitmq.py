@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from jararaca_ws.errors import BrokerUnavailable, ConfigurationError
+from jararaca_ws.health import Health
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.message import Message
 from jararaca_ws.messagebus.publisher import MAX_MESSAGE_BYTES, Dispatch, EncodedMessage, encode
@@ -93,9 +94,18 @@ class RabbitMQMessageBus:
 
     @property
     def healthy(self) -> bool:
-        """Whether it is started, its connections are up, and each handler is being given messages."""
-        connected = self._publisher is not None and all(connection.healthy for connection in self._connections)
-        return connected and all(consumer.healthy for consumer in self._consumers)
+        """Whether it is started, its connections answer, and each handler is being given messages."""
+        return all(health.healthy for health in self.health())
+
+    def health(self) -> list[Health]:
+        reason = ""
+        if self._publisher is None:
+            reason = "it is not started"
+        elif not all(connection.healthy for connection in self._connections):
+            reason = "it does not answer"
+        elif not all(consumer.healthy for consumer in self._consumers):
+            reason = "not every handler is given messages"
+        return [Health(name="rabbitmq", healthy=not reason, reason=reason)]
 
     async def start(self) -> None:
         if self._publisher is None:

@@ -18,6 +18,7 @@ __all__ = ["RabbitMQConnection", "broker_url", "close", "closed"]
 
 _HEARTBEAT_S = 30
 _CLOSE_TIMEOUT_S = 2
+_PROBE_INTERVAL_S = 2
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -59,6 +60,12 @@ async def close(resource: Any) -> None:
             await resource.close()
 
 
+async def _round_trip(connection: AbstractConnection) -> None:
+    channel = connection.channel(publisher_confirms=False)
+    await channel.initialize()
+    await channel.close()
+
+
 class RabbitMQConnection:
     """Connects, and connects again with jittered backoff whenever the connection is lost.
 
@@ -73,10 +80,12 @@ class RabbitMQConnection:
         self._supervised = Supervised(f"RabbitMQ connection ({purpose})", self._keep, Backoff(max_s=5.0))
         self._connection: AbstractConnection | None = None
         self._up = asyncio.Event()
+        self._silent = False
 
     @property
     def healthy(self) -> bool:
-        return self._supervised.healthy
+        """Connected, and not silent."""
+        return self._supervised.healthy and not self._silent
 
     async def start(self) -> None:
         """Connect for the first time.
@@ -106,10 +115,30 @@ class RabbitMQConnection:
         self._up.set()
         supervised.mark_healthy()
         try:
-            raise BrokerUnavailable(await lost)
+            await self._watch(self._connection, lost)
+            raise BrokerUnavailable(lost.result())
         finally:
             self._up.clear()
+            self._silent = False
             await self._close()
+
+    async def _watch(self, connection: AbstractConnection, lost: asyncio.Future[str]) -> None:
+        """Until the connection is lost, ask for a sign of life again and again.
+
+        A broker that is silent (frozen, cut off, out of memory) is not healthy, and that is all: it is the heartbeat
+        that gives the connection up, a minute later, and the handlers that run finish meanwhile.
+        """
+        while not lost.done():
+            answer = asyncio.create_task(_round_trip(connection))
+            either: list[asyncio.Future[Any]] = [answer, lost]
+            try:
+                for patience_s in (_PROBE_INTERVAL_S, None):
+                    await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                    self._silent = not answer.done()
+            finally:
+                answer.cancel()
+                await asyncio.gather(answer, return_exceptions=True)
+            await asyncio.wait([lost], timeout=_PROBE_INTERVAL_S)
 
     async def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -13,5 +13,4 @@ UNTESTABLE: dict[int, str] = {
 
 PENDING: dict[int, str] = {
     12: "slot migration of a sharded channel: Redis in all its forms",
-    42: "one broker up, the other down, and readiness says which: health",
 }
