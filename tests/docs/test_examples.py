@@ -55,6 +55,20 @@ async def running(app: Microservice | FastAPI) -> AsyncIterator[tuple[FastAPI, h
 # --- in one process ---------------------------------------------------------------------------------------------------
 
 
+async def test_health(load: Load):
+    example = load("health")
+    for app in (example.app, example.plain):
+        example.searching.index_is_loaded = False
+        async with running(app) as (_, http):
+            not_ready = await http.get("/health/ready")
+            assert not_ready.status_code == 503
+            (search,) = [part for part in not_ready.json()["parts"] if not part["healthy"]]
+            assert search == {"name": "search", "healthy": False, "reason": "the index is not loaded yet"}
+            example.searching.index_is_loaded = True
+            assert (await http.get("/health/ready")).status_code == 200
+            assert (await http.get("/health/live")).status_code == 200
+
+
 async def test_interceptors(load: Load):
     example = load("interceptors")
     async with running(example.app) as (app, http), connect(app, "/orders/ws") as browser:

@@ -11,6 +11,4 @@ UNTESTABLE: dict[int, str] = {
     44: "5,000 clients back at once: the handshake limiter is not built yet, it belongs to the limits of a connection",
 }
 
-PENDING: dict[int, str] = {
-    12: "slot migration of a sharded channel: Redis in all its forms",
-}
+PENDING: dict[int, str] = {}

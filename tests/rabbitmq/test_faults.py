@@ -243,8 +243,12 @@ async def test_f40_in_a_memory_alarm_publishing_is_refused_in_time_and_consuming
             gate.set()
             # Each but the first comes only after the acknowledgement of the one before.
             await until(lambda: len(seen) >= 5)
+            await until(lambda: not bus.healthy)
         finally:
             await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "0.9")
+        await until(lambda: bus.healthy)
+        # Once the two that were on their way are confirmed there is room again.
+        await until(lambda: len(seen) >= 7)
         await bus.publish(Placed(number=6))
         await until(lambda: 6 in seen)
 

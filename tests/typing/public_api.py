@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_type
 
-from fastapi import FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket
 
 from jararaca_ws import (
     AppInterceptor,
     AppTransactionContext,
+    Health,
+    HealthInterceptor,
     MemoryMessageBus,
     MemoryWebSocketConnectionBackend,
     Message,
     MessageBus,
+    MessageBusInterceptor,
     MessageHandler,
     MessageOf,
     Microservice,
     RabbitMQMessageBus,
     RedisWebSocketConnectionBackend,
+    ReportsHealth,
     RoomHistory,
     StreamPosition,
     WebSocketConnection,
     WebSocketConnectionBackend,
     WebSocketConnectionManager,
     WebSocketEndpoint,
+    WebSocketInterceptor,
     WebSocketMessage,
     WebSocketMessageBase,
     create_http_server,
+    health_router,
     recoverable,
     use_ws_manager,
 )
@@ -103,4 +109,14 @@ backends: list[WebSocketConnectionBackend] = [
 ]
 buses: list[MessageBus] = [MemoryMessageBus(), RabbitMQMessageBus("amqp://localhost")]
 interceptor: AppInterceptor = Tracing()
+watching: AppInterceptor = HealthInterceptor()
+parts: list[ReportsHealth] = [
+    WebSocketInterceptor(),
+    WebSocketConnectionManager(MemoryWebSocketConnectionBackend()),
+    RedisWebSocketConnectionBackend("redis://localhost"),
+    MessageBusInterceptor(MemoryMessageBus()),
+    RabbitMQMessageBus("amqp://localhost"),
+]
+assert_type(health_router(*parts), APIRouter)
+assert_type(parts[0].health(), Sequence[Health])
 around: AbstractAsyncContextManager[None]
