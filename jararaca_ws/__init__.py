@@ -38,7 +38,9 @@ from jararaca_ws.context import (
 from jararaca_ws.delivery import Delivery, ephemeral, latest, recoverable
 from jararaca_ws.errors import (
     BackendUnavailable,
+    BadName,
     BadRoom,
+    BadUserId,
     BrokerUnavailable,
     ConfigurationError,
     ConnectionClosed,
@@ -183,7 +185,9 @@ __all__ = [
     "use_ws_message_sender",
     # errors
     "BackendUnavailable",
+    "BadName",
     "BadRoom",
+    "BadUserId",
     "BrokerUnavailable",
     "ConfigurationError",
     "ConnectionClosed",

@@ -88,6 +88,7 @@ class Membership(Protocol):
 
     async def join(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
     async def leave(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
+    async def identify(self, user_id: str, connection: WebSocketConnection) -> None: ...
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]: ...
 
 
@@ -99,7 +100,7 @@ class WebSocketConnection:
 
     Attributes:
         id: unique among all instances.
-        user_id: whose connection this is, once `identify` has said so.
+        user_id: whose connection this is, once `identify` has returned.
         closed: set when the socket is gone and the connection has left its rooms.
         close_code, close_reason: why; None and "" while it is open.
         state: see `ConnectionState`.
@@ -174,9 +175,17 @@ class WebSocketConnection:
         if not self.accepted:
             await self.websocket.accept()
 
-    def identify(self, user_id: str) -> None:
-        """Say whose connection this is. Who may say so is the caller's business."""
-        self.user_id = user_id
+    async def identify(self, user_id: str) -> None:
+        """Say whose connection this is. Who may say so is the caller's business.
+
+        When it returns, what is sent to the user from now on comes here. Another user's, it is no longer.
+
+        Raises:
+            BadUserId: not 1 to 255 bytes of UTF-8 without control or format characters.
+            ConnectionClosed: the socket is gone.
+            BackendUnavailable: the backend did not confirm the subscription; it is whose it was before.
+        """
+        await self._bound().identify(user_id, self)
 
     async def join(self, *rooms: str) -> None:
         """Join rooms. When it returns, everything that is sent to them from now on comes here.

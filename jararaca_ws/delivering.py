@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from jararaca_ws.backends.base import Entry, StreamPosition
+from jararaca_ws.commands import MARK
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.copies import Copies
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import CloseCode, Frame, Gap, encode
 from jararaca_ws.retained import Position, retained_frame
-from jararaca_ws.rooms import RoomRegistry
+from jararaca_ws.rooms import RoomRegistry, is_internal
 from jararaca_ws.streams import Streams, Verdict
 
 __all__ = ["Counters", "Hold", "LocalDelivery"]
@@ -30,7 +31,8 @@ class Counters:
         delivered: frames written to sockets, or put into outbound queues.
         overflows: connections closed with 4008.
         gaps: times at which the backend may have missed something.
-        dropped: frames of the backend that were no frames, or in no history, and so were delivered to nobody.
+        dropped: what came through the backend and was no frame, no entry of a history, and no command that this
+            version knows.
         conflated, evicted: frames that a newer one replaced before they were written (`latest`), or that made room for
             one (``drop_oldest``).
         healed: messages that had been missed, and were read from a room's history.
@@ -74,6 +76,7 @@ class LocalDelivery:
         rooms: who is in which.
         streams: how far each room's history has come here.
         on_hole: called, synchronously, with the rooms in which entries may be missing.
+        on_command: called, synchronously, with what another instance asks, and the rooms of ours that it came through.
     """
 
     def __init__(self, flusher: TickFlusher) -> None:
@@ -84,12 +87,16 @@ class LocalDelivery:
         self.streams = Streams()
         self.copies = Copies()
         self.on_hole: Callable[[Collection[str]], None] = _nothing_is_kept
+        self.on_command: Callable[[Sequence[str], bytes], None] = self._drop_command
         self._held: dict[str, dict[WebSocketConnection, Hold]] = {}
 
     # --- messages that are not kept -----------------------------------------------------------------------------------
 
     async def to_rooms(self, rooms: list[str], message: bytes) -> None:
         """`SendFunc`."""
+        if message.startswith(MARK):
+            self.on_command(rooms, message)
+            return
         self.streams.saw_ephemeral(rooms)
         self._deliver(self.rooms.snapshot(rooms), message)
 
@@ -103,14 +110,18 @@ class LocalDelivery:
         try:
             frame = Frame.of_payload(message)
         except ValueError:
-            self._drop(message)
+            self.drop(message)
             return
         self._flusher.deliver(frame, connections)
 
-    def _drop(self, message: bytes) -> None:
+    def drop(self, message: bytes, what: str = "frame") -> None:
+        """Count what came through the backend and is not what it should be."""
         self.counters.dropped += 1
         if self.counters.dropped == 1 or self.counters.dropped % 1000 == 0:
-            _log.warning("dropped %d bytes that are no frame, %d so far", len(message), self.counters.dropped)
+            _log.warning("dropped %d bytes that are no %s, %d so far", len(message), what, self.counters.dropped)
+
+    def _drop_command(self, rooms: Sequence[str], message: bytes) -> None:
+        self.drop(message, "command")
 
     # --- messages that are kept ---------------------------------------------------------------------------------------
 
@@ -145,7 +156,7 @@ class LocalDelivery:
         try:
             return retained_frame(room, entry)
         except ValueError:
-            self._drop(entry.payload)
+            self.drop(entry.payload)
             return None
 
     def _live_members(self, room: str, entry: Entry) -> Sequence[WebSocketConnection]:
@@ -208,7 +219,10 @@ class LocalDelivery:
         self.on_hole(self.streams.may_have_missed(rooms))
         for room in rooms:
             stream = self.streams.get(room)
-            if stream is None or stream.saw_ephemeral or not stream.has_history:
+            if is_internal(room):
+                # What was sent to a user came through no room that the client knows.
+                self.tell(() if broadcasts else self.rooms.members(room), Gap(room=None))
+            elif stream is None or stream.saw_ephemeral or not stream.has_history:
                 self.tell(self.rooms.members(room), Gap(room=room))
         if broadcasts:
             self.tell(self.connections, Gap(room=None))

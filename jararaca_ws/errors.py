@@ -19,7 +19,9 @@
     │   ├── MessageIdUnset            the class has no MESSAGE_ID, so it cannot be sent
     │   ├── MessageNotEncodable       NaN, infinity, or a value that JSON has no word for
     │   └── InvalidMessage            what a peer sent is not a message that we know
-    ├── BadRoom                       not a room name
+    ├── BadName                       a name that cannot be used
+    │   ├── BadRoom                   not a room name
+    │   └── BadUserId                 not a user id
     ├── ConnectionClosed              the socket is gone
     └── IllegalTransition             a step that the state does not allow
 
@@ -33,7 +35,9 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "BadName",
     "BadRoom",
+    "BadUserId",
     "BrokerUnavailable",
     "ConfigurationError",
     "ConnectionClosed",
@@ -263,17 +267,35 @@ class InvalidMessage(MessageError):
         return f"{self.code}: {self.problem}"
 
 
-class BadRoom(JararacaError, ValueError):
-    """Not a room name: a room is 1 to 255 bytes of UTF-8 in NFC, without control or format characters."""
+class BadName(JararacaError, ValueError):
+    """A name that cannot be used. Such names come from clients mostly: HTTP answers 400, a WebSocket 4501."""
 
-    def __init__(self, room: object, problem: str) -> None:
-        super().__init__(room, problem)
-        self.room = room
+    kind = "a name"
+
+    def __init__(self, name: object, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
         self.problem = problem
 
     def __str__(self) -> str:
-        shown = quoted(self.room) if isinstance(self.room, str) else f"a {type(self.room).__name__}"
-        return f"{shown} is not a room: {self.problem}"
+        shown = quoted(self.name) if isinstance(self.name, str) else f"a {type(self.name).__name__}"
+        return f"{shown} is not {self.kind}: {self.problem}"
+
+
+class BadRoom(BadName):
+    """Not a room name: a room is 1 to 255 bytes of UTF-8 in NFC, without control or format characters."""
+
+    kind = "a room"
+
+    @property
+    def room(self) -> object:
+        return self.name
+
+
+class BadUserId(BadName):
+    """Not a user id: one is 1 to 255 bytes of UTF-8 without control or format characters."""
+
+    kind = "a user id"
 
 
 class ConnectionClosed(JararacaError):

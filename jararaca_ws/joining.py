@@ -9,6 +9,7 @@ from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import LocalDelivery
 from jararaca_ws.histories import PositionReads
 from jararaca_ws.recovery import Recoveries
+from jararaca_ws.rooms import is_internal
 
 __all__ = ["Joining"]
 
@@ -55,6 +56,9 @@ class Joining:
                 self._recoveries.joined(key[1], connection)
 
     def _enter(self, room: str, connection: WebSocketConnection) -> None:
+        if is_internal(room):  # it keeps nothing
+            self._delivery.rooms.join(room, connection)
+            return
         if connection not in self._delivery.rooms.members(room):
             self._recoveries.joining(room, connection)
         if self._delivery.rooms.join(room, connection):

@@ -19,7 +19,8 @@ from jararaca_ws.backends.base import (
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
+from jararaca_ws.commands import Command, Disconnect, Leave, decode_command, encode_command
+from jararaca_ws.connection import ConnectionSettings, WebSocketConnection, check_close
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
@@ -30,9 +31,11 @@ from jararaca_ws.histories import HistoryReads, PositionReads
 from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
+from jararaca_ws.protocol import CloseCode
 from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
-from jararaca_ws.rooms import check_room, check_rooms
+from jararaca_ws.rooms import check_room, check_rooms, is_internal
+from jararaca_ws.users import obey, room_of_user
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
 
@@ -88,6 +91,7 @@ class WebSocketConnectionManager:
         )
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
+        delivery.on_command = self._obey
 
     @property
     def instance_id(self) -> str:
@@ -172,8 +176,8 @@ class WebSocketConnectionManager:
         return self.delivery.connections.keys()
 
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]:
-        """The rooms that a connection of this instance is in: a live view."""
-        return self.delivery.rooms.rooms_of(connection)
+        """The rooms that a connection of this instance is in."""
+        return [room for room in self.delivery.rooms.rooms_of(connection) if not is_internal(room)]
 
     def members(self, room: str) -> Collection[WebSocketConnection]:
         """The connections of this instance in a room: a live view."""
@@ -182,7 +186,7 @@ class WebSocketConnectionManager:
     @property
     def rooms(self) -> Collection[str]:
         """The rooms that have a member on this instance."""
-        return tuple(self.delivery.rooms)
+        return tuple(room for room in self.delivery.rooms if not is_internal(room))
 
     async def add_websocket(self, websocket: WebSocket | WebSocketConnection) -> WebSocketConnection:
         """Take a socket in: broadcasts reach it, once it is accepted. Safe to call again.
@@ -210,8 +214,9 @@ class WebSocketConnectionManager:
             ConnectionClosed: the socket is closed.
             BackendUnavailable: a subscription was not confirmed; what this call had joined was left again.
         """
-        connection = _connection_of(websocket)
-        names = check_rooms(rooms)
+        await self._join(check_rooms(rooms), _connection_of(websocket))
+
+    async def _join(self, names: list[str], connection: WebSocketConnection) -> None:
         self._take_in(connection)
         await self._joining.join(names, connection)
         if not connection.alive or self._stopping.is_set():
@@ -224,6 +229,14 @@ class WebSocketConnectionManager:
             BadRoom: a name is not a room; none was left.
         """
         self._joining.leave(check_rooms(rooms), _connection_of(websocket))
+
+    async def identify(self, user_id: str, connection: WebSocketConnection) -> None:
+        """Say whose connection it is: see `WebSocketConnection.identify`."""
+        await self._join([room_of_user(user_id)], connection)
+        # What this user was before; looked at only now, because another call may have been faster.
+        if connection.user_id is not None and connection.user_id != user_id:
+            self._joining.leave([room_of_user(connection.user_id)], connection)
+        connection.user_id = user_id
 
     def _take_in(self, connection: WebSocketConnection) -> None:
         if not connection.alive or self._stopping.is_set():
@@ -296,12 +309,15 @@ class WebSocketConnectionManager:
             BackendUnavailable: at least one was not accepted; those before it may have been.
         """
         self._check_started()
+        await self._carry(publications)
+        self.delivery.counters.sent += len(publications)
+
+    async def _carry(self, publications: Sequence[Publication]) -> None:
         if self._batcher is not None:
             await self._batcher.send_many(publications)
         else:
             for publication in publications:
                 await self.backend.send(publication.rooms, publication.payload)
-        self.delivery.counters.sent += len(publications)
 
     def _check_started(self) -> None:
         if not self._started:
@@ -309,6 +325,59 @@ class WebSocketConnectionManager:
                 "the connection manager was never started",
                 "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
             )
+
+    # --- users --------------------------------------------------------------------------------------------------------
+
+    async def send_to_user(self, user_id: str, message: WebSocketMessageBase) -> None:
+        """Send to every connection that `WebSocketConnection.identify` gave to this user, on every instance, at once.
+
+        At most once, in order for each user and sender; a user without a connection is no error.
+
+        Raises:
+            BadUserId, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`; nothing was sent.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self.publish([self._preparation.for_user(room_of_user(user_id), message)])
+
+    async def disconnect_user(self, user_id: str, code: int = CloseCode.DISCONNECTED, reason: str = "") -> None:
+        """Close every connection of a user, on every instance, after what is queued for it has been written.
+
+        Returns when the backend has accepted it: at most once. Who connects from now on is not concerned.
+
+        Raises:
+            BadUserId: nobody was disconnected.
+            ValueError: a code that may not be sent, or a reason of more than 123 bytes of UTF-8.
+            BackendUnavailable: the backend did not accept it.
+        """
+        check_close(code, reason)
+        await self._command([room_of_user(user_id)], Disconnect(code=code, reason=reason))
+
+    async def leave_user(self, user_id: str, rooms: Iterable[str]) -> None:
+        """Take every connection of a user out of rooms, on every instance. Not being in one is no error.
+
+        Returns when the backend has accepted it: at most once. Nothing keeps the user from joining again.
+
+        Raises:
+            BadUserId, BadRoom: no room was left.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self._command([room_of_user(user_id)], Leave(rooms=check_rooms(rooms)))
+
+    async def _command(self, rooms: Iterable[str], command: Command) -> None:
+        """Ask something of all instances that have members in these rooms of ours."""
+        self._check_started()
+        payload = encode_command(command)
+        await self._carry([self._preparation.command(room, payload) for room in rooms])
+
+    def _obey(self, rooms: Sequence[str], message: bytes) -> None:
+        try:
+            command = decode_command(message)
+        except ValueError:
+            self.delivery.drop(message, "command")
+            return
+        if isinstance(command, Disconnect | Leave):
+            obey(command, self.delivery.rooms.snapshot(rooms), self._joining.leave)
 
     # --- histories ----------------------------------------------------------------------------------------------------
 

@@ -42,8 +42,25 @@ class Preparation:
                 f"{type(message).__name__} is recoverable, and a {self._backend} keeps no histories",
                 "use RedisWebSocketConnectionBackend or MemoryWebSocketConnectionBackend, or another DELIVERY",
             )
-        own_id = f"{self.instance_id}-{next(self._ids):x}" if id is None else _checked_id(id)
+        own_id = self._new_id() if id is None else _checked_id(id)
         return Publication(names, frame.payload, own_id, retention, id is not None)
+
+    def for_user(self, room: str, message: WebSocketMessageBase) -> Publication:
+        """A message to the room of ours in which all connections of a user are."""
+        frame = self._encode(message)
+        if message.DELIVERY.retention is not None:
+            raise ConfigurationError(
+                f"{type(message).__name__} is recoverable, so it cannot be sent to a user",
+                "send it to a room that the user joins: histories are kept by room",
+            )
+        return Publication([room], frame.payload, self._new_id())
+
+    def command(self, room: str, payload: bytes) -> Publication:
+        """What instances ask of each other, to a room of ours."""
+        return Publication([room], payload, self._new_id())
+
+    def _new_id(self) -> str:
+        return f"{self.instance_id}-{next(self._ids):x}"
 
     def broadcast(self, message: bytes | WebSocketMessageBase) -> bytes:
         """The payload of a message to everybody."""

@@ -68,7 +68,7 @@ class CloseCode(IntEnum):
 
 
 class Gap(WebSocketMessageBase):
-    """Control message: messages to this room may have been missed (None: messages to everybody)."""
+    """Control message: messages to this room may have been missed (None: to everybody, or to the user)."""
 
     MESSAGE_ID: ClassVar[str] = "jararaca.gap"
 

@@ -7,9 +7,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, TypeVar
 
-from jararaca_ws.errors import BadRoom
+from jararaca_ws.errors import BadName, BadRoom
 
-__all__ = ["MAX_ROOM_BYTES", "RoomRegistry", "check_room", "check_rooms"]
+__all__ = [
+    "MAX_ROOM_BYTES",
+    "RoomRegistry",
+    "check_room",
+    "check_rooms",
+    "check_text",
+    "is_internal",
+    "presence_room",
+    "user_room",
+    "watched_room",
+]
 
 MAX_ROOM_BYTES = 255
 """Centrifugo's limit for a channel name."""
@@ -28,21 +38,30 @@ def check_room(room: str) -> str:
     Raises:
         BadRoom: not 1 to 255 bytes of UTF-8 in Unicode normal form C without control or format characters.
     """
-    if not isinstance(room, str):
-        raise BadRoom(room, "a room is a string")
-    if room.isascii() and room.isprintable() and 0 < len(room) <= MAX_ROOM_BYTES:
-        return room
-    if not room:
-        raise BadRoom(room, "it is empty")
-    if len(room) > MAX_ROOM_BYTES:
-        raise BadRoom(room, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
-    if any(unicodedata.category(character) in _FORBIDDEN for character in room):
-        raise BadRoom(room, "it has a control, format or unassigned character")
-    if len(room.encode()) > MAX_ROOM_BYTES:
-        raise BadRoom(room, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
-    if not unicodedata.is_normalized("NFC", room):
+    check_text(room, BadRoom)
+    if not room.isascii() and not unicodedata.is_normalized("NFC", room):
         raise BadRoom(room, "it is not in Unicode normal form C: pass it through unicodedata.normalize('NFC', room)")
     return room
+
+
+def check_text(name: str, bad: type[BadName]) -> None:
+    """Whether a name is 1 to 255 bytes of UTF-8 without control or format characters.
+
+    Raises:
+        BadName: of the kind given, where it is not.
+    """
+    if not isinstance(name, str):
+        raise bad(name, f"{bad.kind} is a string")
+    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_ROOM_BYTES:
+        return
+    if not name:
+        raise bad(name, "it is empty")
+    if len(name) > MAX_ROOM_BYTES:
+        raise bad(name, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
+    if any(unicodedata.category(character) in _FORBIDDEN for character in name):
+        raise bad(name, "it has a control, format or unassigned character")
+    if len(name.encode()) > MAX_ROOM_BYTES:
+        raise bad(name, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
 
 
 def check_rooms(rooms: Iterable[str]) -> list[str]:
@@ -57,6 +76,32 @@ def check_rooms(rooms: Iterable[str]) -> list[str]:
     if not checked:
         raise BadRoom("", "no room was given")
     return checked
+
+
+# Rooms of our own: they begin with a character that no application's room has, and are never shown to it.
+_INTERNAL = "\x01"
+_USER = f"{_INTERNAL}user:"
+_PRESENCE = f"{_INTERNAL}presence:"
+
+
+def is_internal(room: str) -> bool:
+    """Whether it is a room of our own."""
+    return room.startswith(_INTERNAL)
+
+
+def user_room(user_id: str) -> str:
+    """Where all connections of a user are, on every instance."""
+    return _USER + user_id
+
+
+def presence_room(room: str) -> str:
+    """Where those are who watch the presence of a room, on every instance."""
+    return _PRESENCE + room
+
+
+def watched_room(room: str) -> str | None:
+    """The room whose presence is watched in this one; None where it is not of this kind."""
+    return room.removeprefix(_PRESENCE) if room.startswith(_PRESENCE) else None
 
 
 class RoomRegistry(Generic[_T]):

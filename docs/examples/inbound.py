@@ -27,7 +27,7 @@ class Clear(WebSocketMessage):
 class BoardController:
     @WebSocketEndpoint("/{board}", accept=False)
     async def draw(self, connection: WebSocketConnection, board: str, name: Annotated[str, Query()]) -> None:
-        connection.identify(name)
+        await connection.identify(name)
         # Joined before it is accepted: once the browser is connected, it misses nothing.
         await connection.join(board)
         await connection.accept()

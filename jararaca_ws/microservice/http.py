@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-from jararaca_ws.errors import BadRoom, ConfigurationError, JararacaError, Unavailable, quoted
+from jararaca_ws.errors import BadName, ConfigurationError, JararacaError, Unavailable, quoted
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppTransactionContext,
@@ -42,7 +42,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
 
     A unit of work goes around the whole handling of a request: reading its body, its dependencies, the method, making
     the response. What fails there (an ``HTTPException``, a request or a response that is not valid) fails the unit of
-    work, and is answered by FastAPI after that. `Unavailable` is answered with 503 and `BadRoom` with 400, unless the
+    work, and is answered by FastAPI after that. `Unavailable` is answered with 503 and `BadName` with 400, unless the
     application has handlers of its own for them. Background tasks, streamed bodies and what follows the ``yield`` of a
     dependency run after the unit of work.
 
@@ -65,7 +65,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
     runtime = MicroserviceRuntime(microservice)
     app = FastAPI(**{"title": microservice.name, **fastapi_options, "lifespan": _lifespan(runtime)})
     app.exception_handlers.setdefault(Unavailable, _answer_unavailable)
-    app.exception_handlers.setdefault(BadRoom, _answer_bad_room)
+    app.exception_handlers.setdefault(BadName, _answer_bad_name)
     app.state.jararaca_ws_runtime = runtime
     claims: dict[tuple[str, str], str] = {}
     for controller in microservice.controllers:
@@ -109,11 +109,11 @@ async def _answer_unavailable(request: HTTPConnection, error: Exception) -> Resp
     return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})
 
 
-async def _answer_bad_room(request: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, BadRoom)
+async def _answer_bad_name(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, BadName)
     if not isinstance(request, Request):
         raise error
-    return JSONResponse({"detail": f"this is not a room: {error.problem}"}, status_code=400)
+    return JSONResponse({"detail": f"this is not {error.kind}: {error.problem}"}, status_code=400)
 
 
 def _controller_router(

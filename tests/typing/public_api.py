@@ -74,6 +74,7 @@ class Controller:
         async for message in connection:
             assert_type(message, WebSocketMessageBase)
         assert_type(connection.rooms, Collection[str])
+        assert_type(await connection.identify("ana"), None)
         await connection.send(Said(text="typed"))
 
     @MessageHandler(Joked)
@@ -98,6 +99,9 @@ async def sends(controller: Controller) -> None:
     assert_type(await Said(text="x").send("a", "b"), None)
     assert_type(use_ws_manager(), WebSocketConnectionManager)
     assert_type(await use_ws_manager().broadcast(b"{}"), None)
+    assert_type(await use_ws_manager().send_to_user("ana", Said(text="x")), None)
+    assert_type(await use_ws_manager().disconnect_user("ana", 4503, "bye"), None)
+    assert_type(await use_ws_manager().leave_user("ana", ["a"]), None)
     assert_type(create_http_server(Microservice(controllers=[Controller], interceptors=[Tracing()])), FastAPI)
     # A decorated method keeps its type.
     await controller.laugh(MessageOf(Joked(joke="x"), message_id="1", attempt=1, topic="typing.joked"))

@@ -676,12 +676,8 @@ class TestHandshake:
             for act in (socket.connection.join, socket.connection.leave):
                 with pytest.raises(NotBound, match="WebSocketInterceptor"):
                     await act("a")
-
-    async def test_identify_says_whose_it_is(self):
-        async with serving(until_closed) as socket:
-            assert socket.connection.user_id is None
-            socket.connection.identify("u1")
-            assert socket.connection.user_id == "u1"
+            with pytest.raises(NotBound, match="WebSocketInterceptor"):
+                await socket.connection.identify("u1")
 
 
 class TestIterating:

@@ -53,6 +53,7 @@ EXAMPLES = [
     (InvalidMessage("bad_request", "no"), ["bad_request", "no"]),
     (BadRoom("a\nb", "control"), [r"'a\nb'", "control"]),
     (BadRoom(7, "a room is a string"), ["a int", "a room is a string"]),
+    (errors.BadUserId("a\nb", "control"), [r"'a\nb'", "a user id", "control"]),
     (ConnectionClosed("c1", 4008, "slow"), ["c1", "4008"]),
     (IllegalTransition("a lamp", Colour.RED, Colour.GREEN), ["a lamp", "RED", "GREEN"]),
 ]
