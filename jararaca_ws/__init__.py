@@ -11,6 +11,11 @@ from jararaca_ws.backends.base import (
     GapFunc,
     GapReportingBackend,
     HistoryBackend,
+    PresenceBackend,
+    PresenceChange,
+    PresenceEntry,
+    PresenceMember,
+    PresenceStore,
     Publication,
     Replay,
     Retention,
@@ -38,6 +43,7 @@ from jararaca_ws.context import (
 from jararaca_ws.delivery import Delivery, ephemeral, latest, recoverable
 from jararaca_ws.errors import (
     BackendUnavailable,
+    BadMetadata,
     BadName,
     BadRoom,
     BadUserId,
@@ -54,6 +60,7 @@ from jararaca_ws.errors import (
     MessageIdUnset,
     MessageNotEncodable,
     NotBound,
+    PresenceLost,
     StageFull,
     Unavailable,
     UnitOfWorkOver,
@@ -96,6 +103,7 @@ from jararaca_ws.microservice import (
     RestController,
     create_http_server,
 )
+from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
@@ -122,6 +130,8 @@ __all__ = [
     "HistoryMessage",
     "RoomHistory",
     "StreamPosition",
+    "PresenceEntry",
+    "PresenceSettings",
     "WebSocketConnection",
     "WebSocketConnectionManager",
     "WebSocketEndpoint",
@@ -140,6 +150,10 @@ __all__ = [
     "HistoryBackend",
     "MemoryWebSocketConnectionBackend",
     "Publication",
+    "PresenceBackend",
+    "PresenceChange",
+    "PresenceMember",
+    "PresenceStore",
     "RedisWebSocketConnectionBackend",
     "Replay",
     "Retention",
@@ -185,6 +199,7 @@ __all__ = [
     "use_ws_message_sender",
     # errors
     "BackendUnavailable",
+    "BadMetadata",
     "BadName",
     "BadRoom",
     "BadUserId",
@@ -201,6 +216,7 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "PresenceLost",
     "StageFull",
     "Unavailable",
     "UnitOfWorkOver",

@@ -22,7 +22,7 @@ from jararaca_ws.queues import InboundQueue, OutboundQueue
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from jararaca_ws.waiting import Flag
 
-__all__ = ["ConnectionSettings", "ConnectionState", "Membership", "WebSocketConnection", "check_close"]
+__all__ = ["ConnectionSettings", "ConnectionState", "Membership", "Tracker", "WebSocketConnection", "check_close"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -83,12 +83,23 @@ class ConnectionSettings:
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
 
 
+class Tracker(Protocol):
+    """Who keeps presence."""
+
+    def set_metadata(self, metadata: dict[str, Any], connection: WebSocketConnection) -> None: ...
+    async def watch(self, room: str, connection: WebSocketConnection) -> None: ...
+    def unwatch(self, room: str, connection: WebSocketConnection) -> None: ...
+
+
 class Membership(Protocol):
     """Who keeps the rooms: the connection manager."""
 
     async def join(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
     async def leave(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
     async def identify(self, user_id: str, connection: WebSocketConnection) -> None: ...
+
+    @property
+    def tracker(self) -> Tracker: ...
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]: ...
 
 
@@ -101,6 +112,7 @@ class WebSocketConnection:
     Attributes:
         id: unique among all instances.
         user_id: whose connection this is, once `identify` has returned.
+        metadata: what others see of this connection beside its user; changed by `set_metadata` only.
         closed: set when the socket is gone and the connection has left its rooms.
         close_code, close_reason: why; None and "" while it is open.
         state: see `ConnectionState`.
@@ -123,6 +135,7 @@ class WebSocketConnection:
         #: Called when writing has raised.
         self.on_failed: Callable[[Exception], None] = _nobody_writes_yet
         self.user_id: str | None = None
+        self.metadata: dict[str, Any] = {}
         self.subprotocol: str | None = None
         self.state = ConnectionState.CONNECTING
         self.accepted = False
@@ -186,6 +199,34 @@ class WebSocketConnection:
             BackendUnavailable: the backend did not confirm the subscription; it is whose it was before.
         """
         await self._bound().identify(user_id, self)
+
+    async def set_metadata(self, metadata: dict[str, Any]) -> None:
+        """Say what others see of this connection: an object of JSON, in place of the one before.
+
+        A copy is kept. They see it soon after; nothing waits for that.
+
+        Raises:
+            BadMetadata: it is no object of JSON, or larger than ``max_metadata_bytes``.
+            ConfigurationError: presence is not switched on.
+        """
+        self._bound().tracker.set_metadata(metadata, self)
+
+    async def watch_presence(self, room: str) -> None:
+        """Have the client told who is in a room, with ``jararaca.presence``: all of them now, and then what changes.
+
+        The connection need not be in the room itself. A client without the subprotocol is told nothing. Watching
+        again has it told all again.
+
+        Raises:
+            BadRoom: it is not a room.
+            ConfigurationError: presence is not switched on.
+            ConnectionClosed, BackendUnavailable: as `join`.
+        """
+        await self._bound().tracker.watch(room, self)
+
+    async def unwatch_presence(self, room: str) -> None:
+        """Have the client told no more; not having watched is no error."""
+        self._bound().tracker.unwatch(room, self)
 
     async def join(self, *rooms: str) -> None:
         """Join rooms. When it returns, everything that is sent to them from now on comes here.

@@ -14,7 +14,7 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import CloseCode, Frame, Gap, encode
 from jararaca_ws.retained import Position, retained_frame
-from jararaca_ws.rooms import RoomRegistry, is_internal
+from jararaca_ws.rooms import RoomRegistry, is_internal, watched_room
 from jararaca_ws.streams import Streams, Verdict
 
 __all__ = ["Counters", "Hold", "LocalDelivery"]
@@ -220,8 +220,9 @@ class LocalDelivery:
         for room in rooms:
             stream = self.streams.get(room)
             if is_internal(room):
-                # What was sent to a user came through no room that the client knows.
-                self.tell(() if broadcasts else self.rooms.members(room), Gap(room=None))
+                if not broadcasts and watched_room(room) is None:
+                    # What was sent to a user came through no room that its client knows.
+                    self.tell(self.rooms.members(room), Gap(room=None))
             elif stream is None or stream.saw_ephemeral or not stream.has_history:
                 self.tell(self.rooms.members(room), Gap(room=room))
         if broadcasts:

@@ -9,6 +9,7 @@
     │   └── UnresolvableDependency    a constructor parameter that nothing provides
     ├── Unavailable                   who we depend on did not take what was given
     │   ├── BackendUnavailable        the WebSocket backend (Redis)
+    │   │   └── PresenceLost          it has forgotten who is in the rooms of this instance
     │   ├── BrokerUnavailable         the message bus (RabbitMQ)
     │   └── Unroutable                the broker has no queue for a published message
     ├── ContextError                  the call needs something that is not bound here
@@ -19,6 +20,7 @@
     │   ├── MessageIdUnset            the class has no MESSAGE_ID, so it cannot be sent
     │   ├── MessageNotEncodable       NaN, infinity, or a value that JSON has no word for
     │   └── InvalidMessage            what a peer sent is not a message that we know
+    ├── BadMetadata                   what cannot be the metadata of a connection
     ├── BadName                       a name that cannot be used
     │   ├── BadRoom                   not a room name
     │   └── BadUserId                 not a user id
@@ -35,6 +37,7 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "BadMetadata",
     "BadName",
     "BadRoom",
     "BadUserId",
@@ -51,6 +54,7 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "PresenceLost",
     "StageFull",
     "Unavailable",
     "UnitOfWorkOver",
@@ -160,6 +164,13 @@ class BackendUnavailable(Unavailable):
     server = "the WebSocket backend"
 
 
+class PresenceLost(BackendUnavailable):
+    """The backend does not know this instance any more: it was away for too long, or the backend lost its data.
+
+    Raised by a `PresenceStore` only; whoever uses one registers anew, and writes again who is in the rooms.
+    """
+
+
 class BrokerUnavailable(Unavailable):
     """The broker did not confirm a published message within the bound, or cannot be reached."""
 
@@ -265,6 +276,17 @@ class InvalidMessage(MessageError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.problem}"
+
+
+class BadMetadata(JararacaError, ValueError):
+    """Not the metadata of a connection: an object of JSON, of a bounded size."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"this cannot be the metadata of a connection: {self.problem}"
 
 
 class BadName(JararacaError, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jararaca_ws.backends.base import SubscribingBackend
 from jararaca_ws.connection import WebSocketConnection
@@ -23,6 +23,7 @@ class Joining:
         subscriber: SubscribingBackend | None,
         positions: PositionReads | None,
         recoveries: Recoveries,
+        moved: Callable[[Iterable[str], WebSocketConnection], None],
     ) -> None:
         self._delivery = delivery
         # None where the backend carries every room to every instance.
@@ -30,6 +31,8 @@ class Joining:
         # None where the backend keeps no histories.
         self._positions = positions
         self._recoveries = recoveries
+        # Told of every join that was confirmed, and every leave.
+        self._moved = moved
         # Joins that wait for their confirmation, by connection and room: the last one that fails rolls back.
         self._pending: dict[tuple[WebSocketConnection, str], int] = {}
 
@@ -54,6 +57,7 @@ class Joining:
         for key in pending:
             if self._pending.pop(key, None) is not None and key[1] in joined:
                 self._recoveries.joined(key[1], connection)
+        self._moved(rooms, connection)
 
     def _enter(self, room: str, connection: WebSocketConnection) -> None:
         if is_internal(room):  # it keeps nothing
@@ -81,7 +85,9 @@ class Joining:
 
     def leave(self, rooms: Iterable[str], connection: WebSocketConnection) -> None:
         """Leave; not being in a room is no error."""
+        rooms = list(rooms)
         self._emptied(self._delivery.leave(rooms, connection))
+        self._moved(rooms, connection)
 
     def leave_all(self, connection: WebSocketConnection) -> None:
         """The connection has gone."""

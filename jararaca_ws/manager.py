@@ -13,6 +13,8 @@ from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
     HistoryBackend,
+    PresenceEntry,
+    PresenceStore,
     Publication,
     StartableBackend,
     StreamPosition,
@@ -31,6 +33,7 @@ from jararaca_ws.histories import HistoryReads, PositionReads
 from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
+from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
@@ -56,7 +59,13 @@ class WebSocketConnectionManager:
         draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
     """
 
-    def __init__(self, backend: WebSocketConnectionBackend, *, settings: ConnectionSettings | None = None) -> None:
+    def __init__(
+        self,
+        backend: WebSocketConnectionBackend,
+        *,
+        settings: ConnectionSettings | None = None,
+        presence: PresenceSettings | None = None,
+    ) -> None:
         if not isinstance(backend, WebSocketConnectionBackend):
             raise ConfigurationError(
                 f"a {type(backend).__name__} is not a WebSocket backend",
@@ -75,6 +84,8 @@ class WebSocketConnectionManager:
         self._preparation = Preparation(
             backend, self.settings.max_queue_bytes, keeps_histories=self._history is not None
         )
+        # None where presence is not switched on.
+        self._presence = None if presence is None else (presence_store(backend, self.instance_id, presence), presence)
         self._build()
 
     def _build(self) -> None:
@@ -88,10 +99,17 @@ class WebSocketConnectionManager:
             backend if isinstance(backend, SubscribingBackend) else None,
             None if history is None else PositionReads(history, delivery.streams),
             self._recoveries,
+            self._moved,
         )
+        self._tracker = None if self._presence is None else self._make_tracker(*self._presence)
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
         delivery.on_command = self._obey
+
+    def _make_tracker(self, store: PresenceStore, settings: PresenceSettings) -> PresenceTracker:
+        return PresenceTracker(
+            store, settings, self.delivery.rooms, join=self._join, leave=self._joining.leave, command=self._command
+        )
 
     @property
     def instance_id(self) -> str:
@@ -120,15 +138,17 @@ class WebSocketConnectionManager:
         self._build()
         self.backend.configure(self.delivery.to_all, self.delivery.to_rooms, self._stopping)
         if isinstance(self.backend, GapReportingBackend):
-            self.backend.on_gap(self.delivery.report_gap)
+            self.backend.on_gap(self._report_gap)
         if self._history is not None:
             self._history.on_entry(self.delivery.entry)
-        if isinstance(self.backend, StartableBackend):
-            try:
+        try:
+            if isinstance(self.backend, StartableBackend):
                 await self.backend.start()
-            except BaseException:
-                await self._shut_backend_down()
-                raise
+            if self._tracker is not None:
+                await self._tracker.start()
+        except BaseException:
+            await self._shut_backend_down()
+            raise
 
     async def stop(self) -> None:
         """Close every connection, with 1012 or 4001, and shut the backend down. Takes no socket in; leaves no task."""
@@ -138,6 +158,8 @@ class WebSocketConnectionManager:
             connection.begin_shutdown()
         for connection in connections:  # they close side by side, each within its own timeouts
             await connection.closed.wait()
+        if self._tracker is not None:
+            await self._tracker.stop()
         await self._shut_backend_down()
 
     async def _shut_backend_down(self) -> None:
@@ -237,6 +259,7 @@ class WebSocketConnectionManager:
         if connection.user_id is not None and connection.user_id != user_id:
             self._joining.leave([room_of_user(connection.user_id)], connection)
         connection.user_id = user_id
+        self._moved(self.delivery.rooms.rooms_of(connection), connection)
 
     def _take_in(self, connection: WebSocketConnection) -> None:
         if not connection.alive or self._stopping.is_set():
@@ -378,6 +401,46 @@ class WebSocketConnectionManager:
             return
         if isinstance(command, Disconnect | Leave):
             obey(command, self.delivery.rooms.snapshot(rooms), self._joining.leave)
+        elif self._tracker is not None:
+            self._tracker.nudged(rooms)
+
+    # --- presence -----------------------------------------------------------------------------------------------------
+
+    async def presence(self, room: str) -> list[PresenceEntry]:
+        """The connections that are in a room now, on every instance.
+
+        It has what this instance did before. What another one did follows within moments; the members of an instance
+        that was killed are in it until the TTL is over.
+
+        Raises:
+            BadRoom: it is not a room.
+            ConfigurationError: presence is not switched on.
+            BackendUnavailable: it cannot be read.
+        """
+        self._check_started()
+        return await self.tracker.entries(check_room(room))
+
+    @property
+    def tracker(self) -> PresenceTracker:
+        """What keeps presence.
+
+        Raises:
+            ConfigurationError: presence is not switched on.
+        """
+        if self._tracker is None:
+            raise ConfigurationError(
+                "presence is not switched on", "WebSocketInterceptor(presence=PresenceSettings()) does that"
+            )
+        return self._tracker
+
+    def _moved(self, rooms: Iterable[str], connection: WebSocketConnection) -> None:
+        if self._tracker is not None:
+            self._tracker.touch(rooms, connection)
+
+    def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
+        self.delivery.report_gap(rooms, broadcasts=broadcasts)
+        if self._tracker is not None:
+            self._tracker.nudged(rooms)
 
     # --- histories ----------------------------------------------------------------------------------------------------
 

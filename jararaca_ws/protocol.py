@@ -31,6 +31,8 @@ __all__ = [
     "ErrorMessage",
     "Frame",
     "Gap",
+    "PresenceUpdate",
+    "PresentIdentity",
     "Received",
     "Shutdown",
     "decode",
@@ -89,6 +91,41 @@ class Shutdown(WebSocketMessageBase):
     MESSAGE_ID: ClassVar[str] = "jararaca.shutdown"
 
     retry_after_ms: int
+
+
+class PresentIdentity(BaseModel):
+    """Who is in a room: a user, or an anonymous connection.
+
+    Attributes:
+        identity: tells one from the other, and means nothing else.
+        user_id: None where it is an anonymous connection.
+        metadata: of the connection of theirs that was written last.
+    """
+
+    identity: str
+    user_id: str | None
+    metadata: dict[str, Any]
+
+
+class PresenceUpdate(WebSocketMessageBase):
+    """Control message: who is in a room that the client watches.
+
+    Attributes:
+        kind: ``state``: ``joined`` are all, whatever the client knew before. ``diff``: what has changed since.
+            ``count``: too many to be named; the client knows nobody any more.
+        count: how many identities there are.
+        updated: those that were there already, and whose metadata has changed.
+        left: identities.
+    """
+
+    MESSAGE_ID: ClassVar[str] = "jararaca.presence"
+
+    room: str
+    kind: Literal["state", "diff", "count"]
+    count: int
+    joined: list[PresentIdentity] = Field(default_factory=list)
+    updated: list[PresentIdentity] = Field(default_factory=list)
+    left: list[str] = Field(default_factory=list)
 
 
 class ErrorMessage(WebSocketMessageBase):

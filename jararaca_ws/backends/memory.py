@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from jararaca_ws.backends.base import BroadcastFunc, EntryFunc, Publication, Replay, SendFunc, StreamPosition
+from jararaca_ws.backends.base import (
+    BroadcastFunc,
+    EntryFunc,
+    PresenceStore,
+    Publication,
+    Replay,
+    SendFunc,
+    StreamPosition,
+)
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
+from jararaca_ws.backends.memory_presence import MemoryPresence
 from jararaca_ws.errors import BackendUnavailable
 
 __all__ = ["MemoryWebSocketConnectionBackend"]
@@ -28,6 +37,7 @@ class MemoryWebSocketConnectionBackend:
         self._send: SendFunc | None = None
         # None where nobody asks for what is kept.
         self._entry: EntryFunc | None = None
+        self._presence = MemoryPresence()
         self._forget()
 
     def _forget(self) -> None:
@@ -35,6 +45,9 @@ class MemoryWebSocketConnectionBackend:
         # Of senders with ids of their own, and of those that try again at once.
         self._keyed = SentIds(_KEYED_WINDOW_S)
         self._tried = SentIds(_WINDOW_S)
+
+    def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
+        return self._presence.store(instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
 
     def configure(self, broadcast: BroadcastFunc, send: SendFunc, shutdown_event: asyncio.Event) -> None:
         self._broadcast = broadcast

@@ -14,13 +14,23 @@ import redis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from jararaca_ws.backends.base import BroadcastFunc, EntryFunc, GapFunc, Publication, Replay, SendFunc, StreamPosition
+from jararaca_ws.backends.base import (
+    BroadcastFunc,
+    EntryFunc,
+    GapFunc,
+    PresenceStore,
+    Publication,
+    Replay,
+    SendFunc,
+    StreamPosition,
+)
 from jararaca_ws.backends.redis_cluster import ClusterPipeline, ClusterSubscriber, ShardedChannels
 from jararaca_ws.backends.redis_history import RedisHistory
 from jararaca_ws.backends.redis_keys import DEFAULT_PREFIX, Channels, Keys
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
 from jararaca_ws.backends.redis_receiver import Receiver
+from jararaca_ws.backends.redis_presence import RedisPresence
 from jararaca_ws.backends.redis_scripts import Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
@@ -119,9 +129,10 @@ class RedisWebSocketConnectionBackend:
             self._subscriber = make_subscriber(
                 link, probe=(probe, lambda nonce: publisher.submit([("PUBLISH", probe, nonce)]))
             )
+        self._keys = Keys(prefix or send_pubsub_channel or names)
         self._history = RedisHistory(
             self._reader,
-            Keys(prefix or send_pubsub_channel or names),
+            self._keys,
             meta_ttl=history_meta_ttl,
             idempotency_window=idempotency_window,
             retry_window=2 * publish_timeout,
@@ -249,6 +260,11 @@ class RedisWebSocketConnectionBackend:
 
     async def positions(self, rooms: Sequence[str]) -> list[StreamPosition | None]:
         return await self._history.positions(rooms)
+
+    # --- presence -----------------------------------------------------------------------------------------------------
+
+    def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
+        return RedisPresence(self._reader, self._keys, instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

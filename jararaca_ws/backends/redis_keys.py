@@ -38,6 +38,12 @@ class Keys:
     def sent(self, room: str, publication_id: str) -> bytes:
         return self._key("sent", room) + b":" + publication_id.encode()
 
+    def presence(self, room: str) -> bytes:
+        return self._key("presence", room)
+
+    def instance(self, life: str) -> bytes:
+        return f"{self.prefix}:instance:{life}".encode()
+
     def _key(self, kind: str, room: str) -> bytes:
         return f"{self.prefix}:{kind}:{{{escaped(room)}}}".encode()
 

@@ -24,6 +24,7 @@ from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, 
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.controllers import controller_path, join_paths
+from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of
 from jararaca_ws.staging import Stage, staged
 
@@ -51,6 +52,7 @@ class WebSocketInterceptor:
         drain_window: over how long the sockets are closed after SIGTERM or SIGINT, each at a moment of its own, before
             the server gets the signal. Where None, as the environment variable ``JARARACA_WS_DRAIN_WINDOW_S`` says, or
             5 s. A server that drains by itself (``jararaca-ws serve``) has a window of its own.
+        presence: how it is kept who is in which room; not at all where None.
 
     Attributes:
         manager: the connection manager of this process.
@@ -63,12 +65,15 @@ class WebSocketInterceptor:
         backend: WebSocketConnectionBackend | None = None,
         *,
         settings: ConnectionSettings | None = None,
+        presence: PresenceSettings | None = None,
         drain_window: timedelta | None = None,
     ) -> None:
         if drain_window is not None and drain_window < timedelta(0):
             raise ConfigurationError(f"drain_window={drain_window!r} cannot be", "give one that is not negative")
         self._drain_window = drain_window
-        self.manager = WebSocketConnectionManager(backend or MemoryWebSocketConnectionBackend(), settings=settings)
+        self.manager = WebSocketConnectionManager(
+            backend or MemoryWebSocketConnectionBackend(), settings=settings, presence=presence
+        )
         self._service = ""
 
     @asynccontextmanager

@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
 
 from jararaca_ws import Microservice, WebSocketInterceptor, create_http_server
-from jararaca_ws.testing import connect, lifespan
+from jararaca_ws.testing import InLoopWebSocket, connect, lifespan
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
 from tests.servers.process import answer
 
@@ -212,6 +212,20 @@ async def test_inbound(load: Load):
         assert [error["MESSAGE_ID"] for error in errors] == ["jararaca.error"] * 3
         assert [error["message"]["code"] for error in errors] == ["bad_request", "unknown_type", "bad_request"]
         assert (await one.closed()).code == (await two.closed()).code == 4501
+
+
+async def test_presence(load: Load):
+    async def told(browser: InLoopWebSocket) -> tuple[str, int, list[str], list[str]]:
+        message = (await browser.receive_json())["message"]
+        return message["kind"], message["count"], [one["user_id"] for one in message["joined"]], message["left"]
+
+    async with running(load("presence").app) as (app, http):
+        async with connect(app, "/documents/7?name=Ana", subprotocols=["jararaca.v1"]) as ana:
+            assert await told(ana) == ("state", 1, ["Ana"], [])
+            async with connect(app, "/documents/7?name=Rui") as rui:
+                assert await told(ana) == ("diff", 2, ["Rui"], [])
+                assert sorted((await http.get("/documents/7/readers")).json()) == ["Ana", "Rui"]
+                assert rui.subprotocol is None
 
 
 async def test_bus_handlers(load: Load):

@@ -22,6 +22,9 @@ from jararaca_ws import (
     MessageHandler,
     MessageOf,
     Microservice,
+    PresenceBackend,
+    PresenceEntry,
+    PresenceSettings,
     RabbitMQMessageBus,
     RedisWebSocketConnectionBackend,
     ReportsHealth,
@@ -75,6 +78,9 @@ class Controller:
             assert_type(message, WebSocketMessageBase)
         assert_type(connection.rooms, Collection[str])
         assert_type(await connection.identify("ana"), None)
+        assert_type(await connection.set_metadata({"colour": "teal"}), None)
+        assert_type(await connection.watch_presence("a"), None)
+        assert_type(await connection.unwatch_presence("a"), None)
         await connection.send(Said(text="typed"))
 
     @MessageHandler(Joked)
@@ -102,6 +108,7 @@ async def sends(controller: Controller) -> None:
     assert_type(await use_ws_manager().send_to_user("ana", Said(text="x")), None)
     assert_type(await use_ws_manager().disconnect_user("ana", 4503, "bye"), None)
     assert_type(await use_ws_manager().leave_user("ana", ["a"]), None)
+    assert_type(await use_ws_manager().presence("a"), list[PresenceEntry])
     assert_type(create_http_server(Microservice(controllers=[Controller], interceptors=[Tracing()])), FastAPI)
     # A decorated method keeps its type.
     await controller.laugh(MessageOf(Joked(joke="x"), message_id="1", attempt=1, topic="typing.joked"))
@@ -111,6 +118,11 @@ backends: list[WebSocketConnectionBackend] = [
     MemoryWebSocketConnectionBackend(),
     RedisWebSocketConnectionBackend("redis://localhost"),
 ]
+keeping_presence: list[PresenceBackend] = [
+    MemoryWebSocketConnectionBackend(),
+    RedisWebSocketConnectionBackend("redis://localhost"),
+]
+with_presence: AppInterceptor = WebSocketInterceptor(presence=PresenceSettings())
 buses: list[MessageBus] = [MemoryMessageBus(), RabbitMQMessageBus("amqp://localhost")]
 interceptor: AppInterceptor = Tracing()
 watching: AppInterceptor = HealthInterceptor()

@@ -18,7 +18,16 @@ from pydantic import create_model
 from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.errors import InvalidMessage
 from jararaca_ws.messages import WebSocketMessage, WebSocketMessageBase
-from jararaca_ws.protocol import ErrorMessage, Gap, decode, decode_publication, encode, encode_publication, kept_header
+from jararaca_ws.protocol import (
+    ErrorMessage,
+    Gap,
+    PresenceUpdate,
+    decode,
+    decode_publication,
+    encode,
+    encode_publication,
+    kept_header,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "envelopes.json").read_text(encoding="ascii"))
 TYPES: dict[str, Any] = {
@@ -33,7 +42,7 @@ TYPES: dict[str, Any] = {
 
 
 def _class(message_id: str, fields: dict[str, str]) -> type[WebSocketMessageBase]:
-    control = {Gap.MESSAGE_ID: Gap, ErrorMessage.MESSAGE_ID: ErrorMessage}
+    control = {control.MESSAGE_ID: control for control in (Gap, ErrorMessage, PresenceUpdate)}
     if message_id in control:
         assert list(control[message_id].model_fields) == list(fields)
         return control[message_id]
