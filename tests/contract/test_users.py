@@ -11,11 +11,16 @@ import fakeredis
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
+from jararaca_ws.connection import WebSocketConnection
+from jararaca_ws.context import use_ws_manager
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable, BadRoom, BadUserId, ConfigurationError, ConnectionClosed
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
+from jararaca_ws.microservice import Delete, RestController
+from jararaca_ws.routing import WebSocketEndpoint
 from tests.servers import RedisServer
+from tests.unit.apps import end_of, running
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
 from tests.unit.sockets import Socket, turns, until
 
@@ -225,3 +230,26 @@ async def test_what_is_kept_in_rooms_cannot_be_sent_to_a_user(two: Started):
     async with two() as instances:
         with pytest.raises(ConfigurationError, match="cannot be sent to a user"):
             await instances.managers[0].send_to_user("ana", Kept())
+
+
+@RestController("/users")
+class Users:
+    @Delete("/{user_id}")
+    async def ban(self, user_id: str) -> None:
+        await use_ws_manager().disconnect_user(user_id)
+
+    @WebSocketEndpoint("/{user_id}")
+    async def listen(self, connection: WebSocketConnection, user_id: str) -> None:
+        await connection.identify(user_id)
+
+
+async def test_a_bad_user_id_of_a_client_is_its_mistake_and_is_not_repeated_to_it():
+    async with running(Users) as app:
+        bad = "x" * 300
+        response = await app.http.delete(f"/users/{bad}")
+        assert (response.status_code, response.json()) == (
+            400,
+            {"detail": "this is not a user id: it is longer than 255 bytes of UTF-8"},
+        )
+        end = await end_of(app, f"/users/{bad}")
+        assert (end.code, end.reason) == (4501, "not a user id: it is longer than 255 bytes of UTF-8")
