@@ -29,8 +29,8 @@ from jararaca_ws.backends.redis_history import RedisHistory
 from jararaca_ws.backends.redis_keys import DEFAULT_PREFIX, Channels, Keys
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
-from jararaca_ws.backends.redis_receiver import Receiver
 from jararaca_ws.backends.redis_presence import RedisPresence
+from jararaca_ws.backends.redis_receiver import Receiver
 from jararaca_ws.backends.redis_scripts import Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology

@@ -12,8 +12,7 @@ from pydantic_core import to_json
 
 from jararaca_ws.backends.base import PresenceChange, PresenceEntry, PresenceMember
 from jararaca_ws.backends.redis_keys import Keys
-from jararaca_ws.backends.redis_pipeline import RedisPipeline
-from jararaca_ws.backends.redis_scripts import Command
+from jararaca_ws.backends.redis_scripts import Command, Executor
 from jararaca_ws.errors import PresenceLost
 
 __all__ = ["RedisPresence"]
@@ -53,7 +52,7 @@ class RedisPresence:
         keys: where it all is.
     """
 
-    def __init__(self, reader: RedisPipeline, keys: Keys, instance_id: str, *, ttl_ms: int, grace_ms: int) -> None:
+    def __init__(self, reader: Executor, keys: Keys, instance_id: str, *, ttl_ms: int, grace_ms: int) -> None:
         self._reader = reader
         self._keys = keys
         self._instance_id = instance_id
