@@ -182,7 +182,9 @@ class _Recovery:
             for entry in entries:
                 await self._replay(entry)
                 position = entry.position
-            if not self._is_held() or self._has_caught_up(position):
+                if not self._is_held():
+                    return
+            if self._has_caught_up(position):
                 return
             replay = await self._read_on(position)
             if not replay.recovered:

@@ -8,7 +8,7 @@ from itertools import chain
 
 import pytest
 
-from jararaca_ws.backends.base import Entry, StreamPosition
+from jararaca_ws.backends.base import Entry, Replay, StreamPosition
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.supervision import Backoff
 from tests.unit.histories import Kept, Passing, Store, control, fleet, frames, kept, position, settled
@@ -361,3 +361,43 @@ async def test_p2_each_gets_every_kept_message_once_in_order_whatever_the_links_
             for room in rooms:
                 assert kept(socket, room) == sorted(kept(socket, room)), "in order"
                 assert position(socket, room).offset == len(sent[room])
+
+
+async def test_a_history_that_cannot_be_understood_is_given_up_and_holds_up_no_other(caplog: pytest.LogCaptureFixture):
+    async with fleet() as [one]:
+        broken, fine = await one.connect("a"), await one.connect("b")
+        for room in "ab":
+            await one.manager.send([room], Kept(n=1))
+        await settled(one)
+        read = one.link.history
+
+        async def history(room: str, since: StreamPosition | None, limit: int) -> Replay:
+            if room == "a":
+                raise ValueError("nonsense")
+            return await read(room, since, limit)
+
+        one.link.history = history  # type: ignore[method-assign]
+        one.link.lost = True
+        for room in "ab":
+            await one.manager.send([room], Kept(n=2))
+        one.link.restore()
+        await until(lambda: broken.server.close is not None and kept(fine) == [1, 2])
+        assert broken.server.close == (4010, "insufficient state")
+        assert "ValueError: nonsense" in caplog.text
+
+
+async def test_a_room_that_is_left_in_a_long_hole_gets_no_more_of_it():
+    async with fleet() as [one]:
+        socket = await one.connect("a")
+        await one.manager.send(["a"], Kept(n=0))
+        await settled(one)
+        one.link.lost = True
+        for n in range(1, 21):
+            await one.manager.send(["a"], Kept(n=n, padding="x" * 40_000))
+        one.link.restore()
+        await until(lambda: len(kept(socket)) > 1)
+        await one.manager.leave(["a"], socket.connection)
+        got = len(kept(socket)) + len(socket.connection.outbound)
+        await until(lambda: one.manager._healer is not None and not one.manager._healer._rooms)
+        await settled(one)
+        assert len(kept(socket)) <= got + 1 < 21

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -145,6 +146,18 @@ class TestMemory:
         publication = Publication(["a"], b"{}", "1", Retention(1, 1000))
         with pytest.raises(BackendUnavailable):
             await MemoryWebSocketConnectionBackend().send_many([publication])
+        with pytest.raises(BackendUnavailable):
+            await MemoryWebSocketConnectionBackend().broadcast(b"{}")
+        with pytest.raises(BackendUnavailable):
+            await MemoryWebSocketConnectionBackend().send(["a"], b"{}")
+
+    async def test_it_keeps_where_nobody_asks_for_what_is_kept(self):
+        async def taken(*_: Any, **__: Any) -> None: ...
+
+        backend = MemoryWebSocketConnectionBackend()
+        backend.configure(taken, taken, asyncio.Event())
+        await backend.send_many([Publication(["a"], b"{}", "1", Retention(1, 1000))])
+        assert len((await backend.history("a", None, 10)).entries) == 1
 
     async def test_rooms_are_forgotten_in_the_end(self, monkeypatch: pytest.MonkeyPatch):
         now = 0.0

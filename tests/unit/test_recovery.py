@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from jararaca_ws.backends.base import StreamPosition
+from jararaca_ws.backends.base import Replay, StreamPosition
 from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.protocol import SUBPROTOCOL
-from jararaca_ws.retained import RECOVER_SUBPROTOCOL
+from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from tests.unit.histories import (
     Instance,
     Kept,
@@ -512,3 +512,65 @@ async def test_p2_a_replay_is_joined_with_what_is_live_without_a_hole_or_a_doubl
             assert set(client["got"]) == set(sent["a"]) | set(sent["b"]), "no hole"
         for socket in anchor:
             assert sorted(kept(socket)) == sorted(set(sent["a"]) | set(sent["b"])), "no hole, no double"
+
+
+async def test_a_recovery_that_fails_is_logged_and_closes_with_1011(caplog: pytest.LogCaptureFixture):
+    async with fleet() as [one]:
+        start = await fill(one, 2)
+        await one.connect("a")
+
+        async def history(room: str, since: StreamPosition | None, limit: int) -> Replay:
+            raise ValueError("nonsense")
+
+        one.link.history = history  # type: ignore[method-assign]
+        socket = await one.connect("a", recover={"a": start})
+        await until(lambda: socket.server.close is not None)
+        assert socket.server.close == (1011, "")
+        assert "ValueError: nonsense" in caplog.text
+
+
+async def test_a_room_that_is_left_in_a_replay_gets_no_more_of_it():
+    async with fleet() as [one]:
+        starts = {"a": await fill(one, 100, padding="x" * 20_000), "b": await fill(one, 3, "b")}
+        socket = await one.connect(recover=starts)
+        socket.server.taking.clear()
+        await one.manager.join(["a", "b"], socket.connection)
+        await turns(100)
+        await one.manager.leave(["a"], socket.connection)
+        socket.server.taking.set()
+        await until(lambda: kept(socket, "b") == [0, 1, 2])
+        await settled(one)
+        assert 0 < len(kept(socket, "a")) < 100
+        assert not one.manager.delivery._held
+
+
+async def test_a_connection_that_is_taken_out_and_in_again_waits_for_its_positions_still():
+    async with fleet() as [one]:
+        start = await fill(one, 2)
+        async with serving(
+            until_closed, manager=one.manager, subprotocols=[SUBPROTOCOL, RECOVER_SUBPROTOCOL]
+        ) as socket:
+            await until(lambda: socket.connection in one.manager.connections)
+            await one.manager.remove_websocket(socket.connection)
+            await one.manager.join(["a"], socket.connection)
+            socket.server.text(recover_frame({"a": start}))
+            await until(lambda: kept(socket) == [0, 1])
+
+
+def test_only_the_first_word_of_a_client_counts():
+    request = RecoveryRequest()
+    came: list[bool] = []
+    request.on_come = lambda: came.append(True)
+    assert request.take({"text": recover_frame({"a": NOWHERE})})
+    request.come({})
+    assert (request.positions, came) == ({"a": NOWHERE}, [True])
+
+
+async def test_garbage_in_a_history_is_dropped_and_counted():
+    async with fleet() as [one]:
+        start = await fill(one, 2)
+        entries = one.link.store.histories._rooms["a"].entries
+        entries[0] = entries[0]._replace(payload=b"garbage")
+        socket = await one.connect("a", recover={"a": start})
+        await until(lambda: kept(socket) == [1])
+        assert one.manager.counters.dropped == 1
