@@ -156,7 +156,7 @@ class RedisWebSocketConnectionBackend:
         if self._publisher.full:
             reason = "it is out of memory"
         elif not self._subscriber.healthy:
-            reason = "it does not answer"
+            reason = "it does not answer, or refuses what is published"
         elif not self.healthy:
             reason = "a background task has died and is started again"
         return [Health(name="redis", healthy=not reason, reason=reason)]

@@ -336,6 +336,7 @@ async def test_f8_out_of_memory_is_the_callers_error_and_pub_sub_goes_on(redis_s
         with pytest.raises(BackendUnavailable, match="maxmemory"):
             await one.keep(b"keyed", keep=None, is_keyed=True)
         assert not one.backend.healthy
+        assert one.backend.health()[0].reason == "it is out of memory"
         await one.keep(b"loose", keep=None)
         await one.until(lambda: one.messages == [b"loose"])
         await client.config_set("maxmemory", 0)

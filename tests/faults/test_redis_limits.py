@@ -45,6 +45,7 @@ async def test_f8_a_refused_publish_is_an_error_to_the_caller_and_receiving_goes
             with pytest.raises(BackendUnavailable, match="permission"):
                 await one.backend.send(["a"], b"refused")
             await poll(lambda: not backend.healthy)
+            assert backend.health()[0].reason == "it does not answer, or refuses what is published"
             await client.publish(CHANNEL, encode_publication("id", ["a"], b"of another"))
             await one.until(lambda: one.messages == [b"of another"])
             await client.execute_command("ACL", "SETUSER", "app", "+publish")

@@ -103,7 +103,7 @@ async def test_f42_redis_away_and_then_rabbitmq(
         await probe.until()
 
         redis_server.kill()
-        assert await probe.until("redis") == {"redis": "it does not answer"}
+        assert await probe.until("redis") == {"redis": "it does not answer, or refuses what is published"}
         assert (await http.post("/tell")).status_code == 503
         assert (await http.post("/place")).status_code == 200, "the bus goes on"
         await until(lambda: seen == [1])

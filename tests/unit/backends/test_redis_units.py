@@ -28,6 +28,7 @@ from jararaca_ws.backends.base import (
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.backends.redis_keys import Keys, escaped
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError
+from jararaca_ws.health import Health
 from jararaca_ws.protocol import encode_publication
 from jararaca_ws.testing.recorder import AWKWARD_ROOMS, Recorder
 from tests.unit.sockets import until
@@ -282,6 +283,22 @@ class TestReceiving:
             assert 0 < lag < 5
             assert it.gaps == [], "the first connection loses nothing"
         assert not redis_of(it).healthy
+
+    async def test_f48_a_background_task_that_dies_is_not_healthy_until_it_runs_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        async with started() as it:
+            backend = redis_of(it)
+            await until(lambda: backend.healthy)
+            with monkeypatch.context() as patch:
+                patch.setattr(backend._publisher, "_write", None)
+                with pytest.raises(BackendUnavailable):
+                    await backend.send(["a"], b"x")
+                await until(lambda: not backend._publisher.healthy)
+                (health,) = backend.health()
+                assert not health.healthy
+                assert health.reason
+            await until(lambda: backend.health()[0] == Health(name="redis"))
 
     async def test_applications_with_channels_of_their_own_do_not_hear_each_other(self):
         server = fakeredis.FakeServer()

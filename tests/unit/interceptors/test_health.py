@@ -23,6 +23,7 @@ from jararaca_ws import (
     create_http_server,
     health_router,
 )
+from jararaca_ws.healing import Healer
 from jararaca_ws.testing import lifespan
 
 
@@ -86,6 +87,12 @@ async def test_not_ready_while_it_drains():
         ready = await http.get("/health/ready")
         assert ready.status_code == 503
         assert ready.json()["parts"] == [{"name": "websockets", "healthy": False, "reason": "it is about to end"}]
+
+
+async def test_not_ready_while_what_was_missed_cannot_be_read(monkeypatch: pytest.MonkeyPatch):
+    async with asked(served(WebSocketInterceptor())) as http:
+        monkeypatch.setattr(Healer, "healthy", False)
+        assert (await http.get("/health/ready")).json()["parts"][0]["reason"] == "what was missed cannot be read yet"
 
 
 async def test_a_part_that_cannot_say_how_it_is(caplog: pytest.LogCaptureFixture):
