@@ -128,9 +128,11 @@ async def test_f17_under_plain_uvicorn_a_second_signal_goes_straight_through(tmp
     async with connect(server.ws("lobby")) as first, connect(server.ws("lobby")) as last:
         server.process.signal_terminate()
         # The first closes at once, the other one in half a minute.
-        await asyncio.wait([asyncio.create_task(end_of(one)) for one in (first, last)], return_when="FIRST_COMPLETED")
+        ends = [asyncio.create_task(end_of(one)) for one in (first, last)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert [first.close_code, last.close_code].count(None) == 1
         server.process.signal_terminate()
         took_s = await ended(server.process, -signal.SIGTERM)
-        await asyncio.gather(end_of(first), end_of(last))
+        await asyncio.gather(*ends)
         assert first.close_code == last.close_code == 1012
     assert took_s < 5
