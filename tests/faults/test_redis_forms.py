@@ -150,6 +150,11 @@ async def test_it_speaks_tls_and_checks_the_certificate(tls: tuple[int, Path]):
 # --- ACL --------------------------------------------------------------------------------------------------------------
 
 
+def test_the_rule_in_the_documentation_is_the_tested_one():
+    [rule] = [line for line in ACL.read_text().splitlines() if line.startswith("user ")]
+    assert f"\n{rule}\n" in (ACL.parents[1] / "redis.md").read_text()
+
+
 @pytest.fixture
 def restricted(redis_server: RedisServer) -> str:
     """The URL of the user that the documentation shows."""
