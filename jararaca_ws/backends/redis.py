@@ -264,7 +264,7 @@ class RedisWebSocketConnectionBackend:
     # --- presence -----------------------------------------------------------------------------------------------------
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
-        return RedisPresence(self._reader, self._keys, instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
+        return RedisPresence(self._reader.execute, self._keys, instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

@@ -87,10 +87,8 @@ class ClusterPipeline:
         if pending and pending + size > self._max_pending_bytes:
             raise BackendUnavailable(f"{pending} bytes wait to be published already (max_pending_bytes)")
         slots: dict[int, list[int]] = {}
-        keys = [_key(command) for command in commands]
-        for n, key in enumerate(keys):
-            # What has no key (TIME) is asked of the node that has the next one's.
-            slots.setdefault(key_slot(key or next(filter(None, keys[n:]), b"")), []).append(n)
+        for n, command in enumerate(commands):
+            slots.setdefault(key_slot(_key(command)), []).append(n)
         timeout_s = self._timeout.total_seconds()
         requests = [
             Request([commands[n] for n in indices], size * len(indices) // len(commands), timeout_s, slot)
@@ -147,11 +145,9 @@ class ClusterPipeline:
             await node.stop()
 
 
-def _key(command: Command) -> bytes | None:
-    """None where it has none."""
-    if isinstance(command, Call):
-        return command.keys[0]
-    return command[1] if len(command) > 1 else None
+def _key(command: Command) -> bytes:
+    key: bytes = command.keys[0] if isinstance(command, Call) else command[1]
+    return key
 
 
 class ClusterSubscriber:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -12,11 +12,13 @@ from pydantic_core import to_json
 
 from jararaca_ws.backends.base import PresenceChange, PresenceEntry, PresenceMember
 from jararaca_ws.backends.redis_keys import Keys
-from jararaca_ws.backends.redis_scripts import Command, Executor
+from jararaca_ws.backends.redis_scripts import ALIVE, Call, Command
 from jararaca_ws.errors import PresenceLost
 
 __all__ = ["RedisPresence"]
 
+
+Execute = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 _BREATH = 500
 """After so many fields it is the turn of others: a large room holds nobody up."""
@@ -48,12 +50,12 @@ class RedisPresence:
     command has one key: a cluster can keep each of them where it likes. Time is that of Redis.
 
     Args:
-        reader: asks Redis; twice is no harm.
+        execute: asks Redis, in order for each key; twice is no harm.
         keys: where it all is.
     """
 
-    def __init__(self, reader: Executor, keys: Keys, instance_id: str, *, ttl_ms: int, grace_ms: int) -> None:
-        self._reader = reader
+    def __init__(self, execute: Execute, keys: Keys, instance_id: str, *, ttl_ms: int, grace_ms: int) -> None:
+        self._execute = execute
         self._keys = keys
         self._instance_id = instance_id
         self._ttl_ms = ttl_ms
@@ -64,11 +66,16 @@ class RedisPresence:
         self._life = f"{instance_id}.0"
 
     async def register(self) -> None:
-        self._life = f"{self._instance_id}.{next(self._lives)}"
-        await self._reader.execute([("SET", self._keys.instance(self._life), "1", "PX", self._ttl_ms)])
+        before, self._life = self._life, f"{self._instance_id}.{next(self._lives)}"
+        await self._execute(
+            [
+                ("DEL", self._keys.instance(before)),
+                ("SET", self._keys.instance(self._life), "1", "PX", self._ttl_ms),
+            ]
+        )
 
     async def beat(self, rooms: Collection[str]) -> None:
-        prolonged = await self._reader.execute(
+        prolonged = await self._execute(
             [
                 ("PEXPIRE", self._keys.instance(self._life), self._ttl_ms),
                 *(("PEXPIRE", self._keys.presence(room), self._room_ttl_ms) for room in rooms),
@@ -91,16 +98,16 @@ class RedisPresence:
         return [self._members(found, dead, now_ms) for found in fields]
 
     async def retire(self) -> None:
-        await self._reader.execute([("PEXPIRE", self._keys.instance(self._life), max(1, self._grace_ms))])
+        await self._execute([("PEXPIRE", self._keys.instance(self._life), max(1, self._grace_ms))])
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """The time in milliseconds, and the replies.
 
         Raises:
-            PresenceLost: our life is over; it was already when the commands were done, or it is only now.
+            PresenceLost: our life is over; the commands were done all the same.
         """
-        (seconds, microseconds), *replies, alive = await self._reader.execute(
-            [("TIME",), *commands, ("EXISTS", self._keys.instance(self._life))]
+        (alive, seconds, microseconds), *replies = await self._execute(
+            [Call(ALIVE, (self._keys.instance(self._life),), ()), *commands]
         )
         if not alive:
             raise PresenceLost("Redis does not know this instance any more")
@@ -117,7 +124,7 @@ class RedisPresence:
         others = [life for life in lives if life != self._life]
         if not others:
             return set()
-        alive = await self._reader.execute([("EXISTS", self._keys.instance(life)) for life in others])
+        alive = await self._execute([("EXISTS", self._keys.instance(life)) for life in others])
         return {life for life, exists in zip(others, alive, strict=True) if not exists}
 
     async def _clear(self, rooms: Sequence[str], fields: list[list[_Field]], dead: set[str]) -> None:
@@ -128,7 +135,7 @@ class RedisPresence:
             if names:
                 commands.append(("HDEL", self._keys.presence(room), *names))
         if commands:
-            await self._reader.execute(commands)
+            await self._execute(commands)
 
     def _members(self, fields: list[_Field], dead: set[str], now_ms: int) -> list[PresenceMember]:
         members = [_member(field, now_ms) for field in fields if field.life not in dead]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["APPEND", "HISTORY", "PUBLISH_ONCE", "Call", "Command", "Executor", "Script"]
+__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "Call", "Command", "Executor", "Script"]
 
 
 class Script:
@@ -39,3 +39,4 @@ class Executor(Protocol):
 APPEND = Script("append")
 PUBLISH_ONCE = Script("publish_once")
 HISTORY = Script("history")
+ALIVE = Script("alive")

@@ -438,7 +438,13 @@ async def test_f47_what_others_write_into_our_hashes_is_skipped(redis_server: Re
         [key] = await client.keys("*presence*")
         assert key == b"jararaca:websocket:presence:{a}"
         life = (await client.hkeys(key))[0].partition(b"/")[0]
-        garbage = {b"x": b"y", b"/": b"[]", life + b"/z": b"{", b"\xff/\xff": b"[null,{},1,false]"}
+        garbage = {
+            b"x": b"y",
+            b"/": b"[]",
+            life + b"/z": b"{",
+            b"\xff/\xff": b"[null,{},1,false]",
+            b"z": b"[null,{},1,false]",
+        }
         await client.hset(key, mapping=garbage)
         assert await present(instances.managers[0]) == ["ana"]
 

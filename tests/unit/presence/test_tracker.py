@@ -193,3 +193,44 @@ async def test_idle_it_does_nothing():
         await instances.managers[0].send(["a"], Note())
         await turns(100)
         assert backend.store.reads == reads
+
+
+async def test_who_asks_first_after_a_loss_has_it_made_good():
+    backend = Backend()
+    async with cluster(manager_of(backend, ttl=timedelta(hours=1))) as instances:
+        manager = instances.managers[0]
+        await instances.socket(0, "a", user="ana")
+        await manager.presence("a")
+        await until(lambda: manager.tracker.healthy)
+        backend.store._shared.alive.clear()
+        backend.store._shared.rooms.clear()
+        assert [entry.user_id for entry in await manager.presence("a")] == ["ana"]
+
+
+async def test_who_stops_watching_while_it_is_read_is_told_nothing():
+    backend = Backend()
+    async with cluster(manager_of(backend)) as instances:
+        watcher = await instances.socket(0, v1=True)
+        backend.store.answering.clear()
+        await watcher.connection.watch_presence("a")
+        await until(lambda: backend.store.reads)
+        await watcher.connection.unwatch_presence("a")
+        backend.store.answering.set()
+        assert await instances.managers[0].presence("a") == []
+        assert watcher.server.frames == []
+        assert list(instances.managers[0].tracker._watchers.rooms) == []
+
+
+async def test_a_nudge_that_is_refused_harms_nobody():
+    backend = Backend()
+    async with cluster(manager_of(backend)) as instances:
+        manager = instances.managers[0]
+        await until(lambda: manager.tracker.healthy)
+
+        async def refuse(*_: Any) -> None:
+            raise BackendUnavailable("it sleeps")
+
+        manager.tracker._command = refuse
+        await instances.socket(0, "a", user="ana")
+        assert [entry.user_id for entry in await manager.presence("a")] == ["ana"]
+        assert manager.tracker.healthy
