@@ -27,7 +27,7 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import (
     MessagePublisher,
     WebSocketMessageSender,
@@ -107,6 +107,8 @@ from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
 
 __version__ = "0.1.0"

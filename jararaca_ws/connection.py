@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 import logging
-import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, MutableMapping
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import Enum
 from typing import Any, Protocol
 
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from jararaca_ws.errors import ConfigurationError, ConnectionClosed, InvalidMessage, NotBound
+from jararaca_ws.errors import InvalidMessage, NotBound
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Dropped, ErrorMessage, Frame, Shutdown, decode, encode
-from jararaca_ws.queues import InboundQueue, OutboundQueue
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, decode, encode
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
-from jararaca_ws.waiting import Flag
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import SocketState, check_close
 
-__all__ = ["ConnectionSettings", "ConnectionState", "Membership", "Tracker", "WebSocketConnection", "check_close"]
+__all__ = ["Membership", "Tracker", "WebSocketConnection"]
 
 _log = logging.getLogger("jararaca_ws")
 
 _STRIKES = 3
 """How many messages that cannot be decoded a client may send before it is closed with 4501."""
-
-
-_RETRY_AFTER_MS = (250, 5000)
-"""When clients of an instance that goes away come back: each at a time of its own, so that they do not all at once."""
-
-
-class ConnectionState(Enum):
-    """CONNECTING (before accept), OPEN, CLOSING (a close frame is on its way), CLOSED. Never backwards."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionSettings:
-    """What one connection may take.
-
-    Attributes:
-        max_queue_bytes: of frames that wait to be written. When a delivery does not fit, the client is a slow
-            consumer: it is closed with 4008.
-        write_timeout: how long the socket may refuse to take what was queued at one moment, before the client is a
-            slow consumer.
-        close_timeout: how long the close frame may take to be written.
-        max_inbound_messages, max_inbound_bytes: read from the client, not yet taken by the handler.
-        read_patience: how long a full inbound queue waits for a handler that has never read, before the oldest message
-            is discarded. Once it has read, nothing is.
-        handler_grace: how long a handler may go on after its client has gone, before it is cancelled.
-        max_recovered: how many missed messages of a room a client that comes back gets; who has missed more is told
-            ``recovered: false``.
-        recover_timeout: how long such a client may take to send its positions, before it counts as one without.
-    """
-
-    max_queue_bytes: int = 1024 * 1024
-    write_timeout: timedelta = timedelta(seconds=10)
-    close_timeout: timedelta = timedelta(seconds=1)
-    max_inbound_messages: int = 64
-    max_inbound_bytes: int = 1024 * 1024
-    read_patience: timedelta = timedelta(seconds=5)
-    handler_grace: timedelta = timedelta(seconds=10)
-    max_recovered: int = 300
-    recover_timeout: timedelta = timedelta(seconds=10)
-
-    def __post_init__(self) -> None:
-        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes", "max_recovered"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
-        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace", "recover_timeout"):
-            value = getattr(self, name)
-            if not isinstance(value, timedelta) or value < timedelta(0):
-                raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
 
 
 class Tracker(Protocol):
@@ -103,7 +46,7 @@ class Membership(Protocol):
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]: ...
 
 
-class WebSocketConnection:
+class WebSocketConnection(SocketState):
     """One socket of this instance; what a WebSocket handler gets by type annotation.
 
     The framework reads and writes the socket in two tasks of its own, so a handler may do neither and the socket
@@ -125,52 +68,19 @@ class WebSocketConnection:
     def __init__(
         self, scope: Scope, settings: ConnectionSettings | None = None, flusher: TickFlusher | None = None
     ) -> None:
-        self.id = uuid.uuid4().hex
+        super().__init__(settings, flusher)
         self.scope = scope
-        self.settings = settings or ConnectionSettings()
-        self.flusher = flusher or TickFlusher()
-        #: See `flushing.Receiver`.
-        self.direct: Callable[[bytes], None] | None = None
-        self.window_bits: int | None = None
-        #: Called when writing has raised.
-        self.on_failed: Callable[[Exception], None] = _nobody_writes_yet
+        self.websocket: WebSocket
         self.user_id: str | None = None
         self.metadata: dict[str, Any] = {}
-        self.subprotocol: str | None = None
-        self.state = ConnectionState.CONNECTING
-        self.accepted = False
-        self.alive = True
-        self.closed = Flag()
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.overflowed = False
         offered = scope.get("subprotocols", ())
         self.recovery = RecoveryRequest() if RECOVER_SUBPROTOCOL in offered and SUBPROTOCOL in offered else None
-        self.websocket: WebSocket
-        self.outbound = OutboundQueue(self.settings.max_queue_bytes)
-        self.inbound = InboundQueue(
-            self.settings.max_inbound_messages,
-            self.settings.max_inbound_bytes,
-            self.settings.read_patience.total_seconds(),
-        )
-        #: Called, synchronously, when something was queued and when the state has changed.
-        self.wake: Callable[[], None] = _nobody_serves_yet
-        #: Called, synchronously, when we begin to close.
-        self.on_closing: Callable[[], None] = _nobody_serves_yet
         self._strikes = 0
-        self._evicted_told = 0
-        # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
-        self._closing = False
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []
 
     # --- for handlers -------------------------------------------------------------------------------------------------
-
-    @property
-    def understands_control(self) -> bool:
-        """Whether the client agreed to the subprotocol, and so to control messages."""
-        return self.subprotocol == SUBPROTOCOL
 
     @property
     def rooms(self) -> Collection[str]:
@@ -305,6 +215,10 @@ class WebSocketConnection:
         if callback not in self._on_closed:
             self._on_closed.append(callback)
 
+    def tell_closed(self) -> None:
+        for callback in self._on_closed:
+            callback(self)
+
     def takes(self, message: MutableMapping[str, Any]) -> bool:
         """Whether what was read is for us: the first frame of a client that comes back, with its positions.
 
@@ -320,145 +234,7 @@ class WebSocketConnection:
             self.begin_close(CloseCode.BAD_REQUEST, f"{error.code}: the positions were refused")
             return True
 
-    def enqueue(self, frame: Frame) -> bool:
-        """Queue a frame without waiting; False when the connection is closing or its queue is full.
-
-        A full queue means a slow consumer. What it would miss cannot be told to it in order any more, so it is
-        closed with 4008, never left with a hole. The connection leaves its rooms later, in its own task: the
-        caller may be iterating over a room.
-        """
-        if not self.alive:
-            return False
-        if self.direct is not None:
-            self.flusher.deliver(frame, (self,))
-            return True
-        self.flusher.settle()
-        return self.queue(frame)
-
-    def queue(self, frame: Frame) -> bool:
-        """`enqueue` without regard to what the flusher still holds: for the flusher itself."""
-        if not self.alive:
-            return False
-        if self.outbound.append(frame):
-            self.direct = None
-            self.wake()
-            return True
-        self.slow("its outbound queue is full")
-        return False
-
-    def failed(self, error: Exception) -> None:
-        """Writing has raised."""
-        self.on_failed(error)
-
-    async def put(self, frame: Frame) -> None:
-        """Queue a frame, waiting for space.
-
-        It fills half of the queue at most: what comes from rooms meanwhile needs the other half.
-
-        Raises:
-            ConnectionClosed: before it was queued.
-        """
-        while self.alive:
-            if self.direct is not None:
-                self.flusher.deliver(frame, (self,))
-                return
-            self.flusher.settle()
-            if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
-                self.wake()
-                return
-            await self.outbound.wait_for_space()
-        raise self.end()
-
-    def tell_evicted(self) -> None:
-        """Queue word of the frames that were dropped since the last time, for a client that understands it."""
-        count = self.outbound.evicted - self._evicted_told
-        if count and self.understands_control and self.outbound.append(encode(Dropped(count=count))):
-            self._evicted_told = self.outbound.evicted
-
-    def end(self) -> ConnectionClosed:
-        """The error that says that, and how, this connection is closed."""
-        return ConnectionClosed(self.id, self.close_code, self.close_reason)
-
-    def slow(self, problem: str) -> None:
-        """Close with 4008, without what is queued: the client reads too slowly to be told everything."""
-        self.flusher.settle()
-        self.outbound.clear()
-        if self.alive:
-            _log.warning("connection %s is a slow consumer: %s; closing it with 4008", self.id, problem)
-            self.overflowed = True
-            self.begin_close(CloseCode.SLOW_CONSUMER, "slow consumer")
-
-    # --- transitions --------------------------------------------------------------------------------------------------
-
-    def open(self, subprotocol: str | None) -> None:
-        """The handshake was accepted. A connection that is closing already is closed now."""
-        self.accepted = True
-        self.subprotocol = subprotocol
-        if self.state is ConnectionState.CONNECTING:
-            self.state = ConnectionState.OPEN
-        self.wake()
-
-    def begin_close(self, code: int, reason: str) -> None:
-        """Close after what is queued has been written, without waiting for it. Safe to call again."""
-        if self.alive:
-            self.flusher.settle()
-        if self.alive:  # and was not too slow for what had been delivered
-            self._closing = True
-            self.alive = False
-            self.direct = None
-            self.state = ConnectionState.CLOSING
-            self.close_code, self.close_reason = int(code), reason
-            self.outbound.wake()
-            self.wake()
-            self.on_closing()
-
-    def begin_shutdown(self) -> None:
-        """Close because the instance goes away: 1012, or 4001 with when to come back, for who understands that."""
-        if self.understands_control:
-            self.enqueue(encode(Shutdown(retry_after_ms=random.randrange(*_RETRY_AFTER_MS))))
-            self.begin_close(CloseCode.SHUTDOWN, "shutdown")
-        else:
-            self.begin_close(CloseCode.SERVICE_RESTART, "service restart")
-
-    def finish(self, code: int, reason: str) -> None:
-        """The socket is gone: idempotent, synchronous, and the only way to CLOSED."""
-        if self.state is ConnectionState.CLOSED:
-            return
-        self.alive = False
-        self.direct = None
-        self.state = ConnectionState.CLOSED
-        if self.close_code is None:
-            self.close_code, self.close_reason = int(code), reason
-        self.outbound.clear()
-        self.inbound.finish({"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason})
-        try:
-            for callback in self._on_closed:
-                callback(self)
-        finally:
-            self.closed.set()
-
     def _bound(self) -> Membership:
         if self._membership is None:
             raise NotBound("WebSocket connection manager", "serve the connection with a WebSocketInterceptor")
         return self._membership
-
-
-def _nobody_serves_yet() -> None:
-    """What is queued waits for the writer, which looks at the queue when it begins."""
-
-
-def _nobody_writes_yet(error: Exception) -> None:
-    """Nothing is written directly before there is a writer."""
-
-
-def check_close(code: int, reason: str) -> None:
-    """Whether RFC 6455 allows a close frame with these.
-
-    Raises:
-        ValueError: it does not.
-    """
-    sendable = code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code <= 4999
-    if not sendable:
-        raise ValueError(f"{code} is not a close code that may be sent: use 1000, or 4000 to 4999 for your own")
-    if len(reason.encode()) > 123:
-        raise ValueError("a close reason has at most 123 bytes of UTF-8")

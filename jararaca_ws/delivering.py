@@ -11,8 +11,9 @@ from jararaca_ws.commands import MARK
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.copies import Copies
 from jararaca_ws.flushing import TickFlusher
+from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import CloseCode, Frame, Gap, encode
+from jararaca_ws.protocol import CloseCode, Gap, encode
 from jararaca_ws.retained import Position, retained_frame
 from jararaca_ws.rooms import RoomRegistry, is_internal, watched_room
 from jararaca_ws.streams import Streams, Verdict

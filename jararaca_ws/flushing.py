@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from jararaca_ws.protocol import Frame
+from jararaca_ws.frames import Frame
 
 __all__ = ["TURN_BYTES", "Flushable", "Receiver", "TickFlusher"]
 

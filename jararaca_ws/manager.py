@@ -22,7 +22,7 @@ from jararaca_ws.backends.base import (
     WebSocketConnectionBackend,
 )
 from jararaca_ws.commands import Command, Disconnect, Leave, decode_command, encode_command
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection, check_close
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
@@ -38,6 +38,8 @@ from jararaca_ws.protocol import CloseCode
 from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
 from jararaca_ws.rooms import check_room, check_rooms, is_internal
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import check_close
 from jararaca_ws.users import obey, room_of_user
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]

@@ -8,8 +8,9 @@ from itertools import count
 
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.errors import ConfigurationError, MessageNotEncodable
+from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import Frame, encode
+from jararaca_ws.protocol import encode
 from jararaca_ws.retained import MAX_RETAINED_OVERHEAD
 from jararaca_ws.rooms import check_rooms
 

@@ -29,7 +29,6 @@ __all__ = [
     "CloseCode",
     "Dropped",
     "ErrorMessage",
-    "Frame",
     "Gap",
     "PresenceUpdate",
     "PresentIdentity",

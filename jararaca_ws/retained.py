@@ -15,8 +15,9 @@ from pydantic_core import to_json
 from jararaca_ws.backends.base import Entry, Replay, StreamPosition
 from jararaca_ws.delivery import split
 from jararaca_ws.errors import InvalidMessage
+from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import Frame, decode
+from jararaca_ws.protocol import decode
 
 __all__ = [
     "MAX_RETAINED_OVERHEAD",

@@ -12,10 +12,13 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection, check_close
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BadName, ConnectionClosed, IllegalTransition, Unavailable
 from jararaca_ws.flushing import TickFlusher
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, Frame
+from jararaca_ws.frames import Frame
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import ConnectionState, check_close
 from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 
 __all__ = ["ServedWebSocket"]

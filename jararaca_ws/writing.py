@@ -14,8 +14,9 @@ from typing import Protocol
 
 from starlette.types import Send
 
-from jararaca_ws.connection import ConnectionState, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.flushing import TURN_BYTES
+from jararaca_ws.socket_state import ConnectionState
 
 __all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "Writer"]
 

@@ -15,7 +15,6 @@ from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
@@ -26,6 +25,7 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.controllers import controller_path, join_paths
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of
+from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.staging import Stage, staged
 
 __all__ = ["WebSocketInterceptor"]

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from jararaca_ws.connection import ConnectionSettings
+from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.testing import FaultProxy
 from tests.server.running import Note, Running, running, until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import jararaca_ws
-from jararaca_ws.connection import ConnectionSettings
+from jararaca_ws.settings import ConnectionSettings
 from tests.faults.test_redis import admin, channels, make, poll, started
 from tests.server.running import CLOSE, PING, PONG, Note, frame, raw_socket, running, until
 from tests.servers import RedisServer

@@ -14,13 +14,14 @@ from typing import Any
 import uvicorn
 from starlette.websockets import WebSocket
 
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.server import WebSocketProtocol
+from jararaca_ws.settings import ConnectionSettings
 
 FAST: Any = WebSocketProtocol
 PLAIN: Any = "websockets-sansio"

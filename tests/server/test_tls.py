@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jararaca_ws.connection import ConnectionSettings
+from jararaca_ws.settings import ConnectionSettings
 from tests.server.running import FAST, Note, running, until
 
 SETTINGS = ConnectionSettings(

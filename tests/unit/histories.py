@@ -20,13 +20,13 @@ from jararaca_ws.backends.base import (
     StreamPosition,
 )
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
-from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import SUBPROTOCOL
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL
+from jararaca_ws.settings import ConnectionSettings
 from tests.unit.sockets import Socket, serving, turns, until, until_closed
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.serving import ServedWebSocket
+from jararaca_ws.settings import ConnectionSettings
 
 Handler = Callable[[WebSocketConnection], Awaitable[None]]
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
-from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable, BadRoom, ConnectionClosed, IllegalTransition, NotBound
 from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import SUBPROTOCOL, encode
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import ConnectionState
 from tests.unit.sockets import errors_in, serving, turns, until, until_closed
 
 

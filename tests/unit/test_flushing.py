@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.flushing import TURN_BYTES, TickFlusher
-from jararaca_ws.protocol import Frame
+from jararaca_ws.frames import Frame
+from jararaca_ws.settings import ConnectionSettings
 from tests.unit.sockets import turns
 from tests.unit.test_writing import Client, text
 

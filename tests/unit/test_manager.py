@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 
 from jararaca_ws.backends.base import BroadcastFunc, GapFunc, SendFunc
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
@@ -29,6 +29,7 @@ from jararaca_ws.frames import Frame
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import SUBPROTOCOL, encode
+from jararaca_ws.settings import ConnectionSettings
 from tests.unit.sockets import Socket, serving, turns, until, until_closed
 
 

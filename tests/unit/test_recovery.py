@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from jararaca_ws.backends.base import Replay, StreamPosition
-from jararaca_ws.connection import ConnectionSettings
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.protocol import SUBPROTOCOL
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
+from jararaca_ws.settings import ConnectionSettings
 from tests.unit.histories import (
     Instance,
     Kept,

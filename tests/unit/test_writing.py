@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from starlette.exceptions import WebSocketException
 
-from jararaca_ws.connection import ConnectionSettings, ConnectionState, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.frames import Frame
 from jararaca_ws.protocol import CloseCode
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter
 from tests.unit.sockets import FakeServer, Socket, errors_in, serving, turns, until, until_closed
 

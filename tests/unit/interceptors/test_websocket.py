@@ -10,7 +10,7 @@ import pytest
 from fastapi import HTTPException, WebSocketException
 
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import ConnectionSettings, WebSocketConnection
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager, use_ws_manager
 from jararaca_ws.errors import (
     BackendUnavailable,
@@ -26,6 +26,7 @@ from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Get, Post, RestController
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.testing import connect, lifespan
 from tests.unit.apps import App, application, end_of, running
 from tests.unit.sockets import errors_in, turns, until

@@ -1,0 +1,50 @@
+"""What one connection may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from jararaca_ws.errors import ConfigurationError
+
+__all__ = ["ConnectionSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """What one connection may take.
+
+    Attributes:
+        max_queue_bytes: of frames that wait to be written. When a delivery does not fit, the client is a slow
+            consumer: it is closed with 4008.
+        write_timeout: how long the socket may refuse to take what was queued at one moment, before the client is a
+            slow consumer.
+        close_timeout: how long the close frame may take to be written.
+        max_inbound_messages, max_inbound_bytes: read from the client, not yet taken by the handler.
+        read_patience: how long a full inbound queue waits for a handler that has never read, before the oldest message
+            is discarded. Once it has read, nothing is.
+        handler_grace: how long a handler may go on after its client has gone, before it is cancelled.
+        max_recovered: how many missed messages of a room a client that comes back gets; who has missed more is told
+            ``recovered: false``.
+        recover_timeout: how long such a client may take to send its positions, before it counts as one without.
+    """
+
+    max_queue_bytes: int = 1024 * 1024
+    write_timeout: timedelta = timedelta(seconds=10)
+    close_timeout: timedelta = timedelta(seconds=1)
+    max_inbound_messages: int = 64
+    max_inbound_bytes: int = 1024 * 1024
+    read_patience: timedelta = timedelta(seconds=5)
+    handler_grace: timedelta = timedelta(seconds=10)
+    max_recovered: int = 300
+    recover_timeout: timedelta = timedelta(seconds=10)
+
+    def __post_init__(self) -> None:
+        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes", "max_recovered"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
+        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace", "recover_timeout"):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value < timedelta(0):
+                raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")
