@@ -74,6 +74,7 @@ def main() -> int:
     except ServerUnavailable as missing:
         print(missing, file=sys.stderr)
         return 3
+    (directory / "events.txt").write_text("\n".join(map(str, report.events)))
     _show(report, _command(arguments))
     return 0 if report.verdict.is_good else 1
 

@@ -178,7 +178,7 @@ class Client:
             self._has(content["room"], StreamPosition(content["epoch"], content["offset"]))
         elif kind == "jararaca.recovered":
             self._recovered(**content)
-        else:
+        elif kind != "jararaca.shutdown":
             self._log.wrong(f"{self.name} got {kind}")
 
     def _received(self, promise: Promise, content: dict[str, Any], position: StreamPosition | None) -> None:

@@ -143,7 +143,9 @@ class _Run:
         owed = [
             event.message
             for event in events
-            if event.noted is Noted.ACCEPTED and event.promise is Promise.RECOVERABLE and event.message is not None
+            if event.noted in (Noted.ACCEPTED, Noted.HANDED_OVER)
+            and event.promise is Promise.RECOVERABLE
+            and event.message is not None
         ]
         recovering = [client for client in self._clients if client.understands is Understands.RECOVERY]
         return all(

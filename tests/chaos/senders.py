@@ -65,7 +65,8 @@ class Sender:
             self._log.note(Noted.SENDING, Promise.EPHEMERAL, message.sender, self._room, message)
         was_accepted = await self._try(message, ports, stop)
         if was_accepted:
-            self._log.note(Noted.ACCEPTED, promise, message.sender, self._room, message)
+            accepted = Noted.HANDED_OVER if self._way is PUSHED else Noted.ACCEPTED
+            self._log.note(accepted, promise, message.sender, self._room, message)
         self._sequence += 1
         if not was_accepted or self._way is PUSHED:
             self._incarnation += 1
