@@ -13,7 +13,7 @@ from tests.faults.history import Promise
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis, pytest.mark.rabbitmq]
 
-SEED = 3
+SEED = 304
 DURATION_S = 10.0
 
 
