@@ -23,7 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=12, help="that listen (default: %(default)s)")
     parser.add_argument("--without-rabbitmq", action="store_true", help="no RabbitMQ and no worker")
     parser.add_argument("--plan", action="store_true", help="print what would happen, and end")
-    parser.add_argument("--directory", type=Path, help="for the logs of all processes (default: a temporary one)")
+    parser.add_argument("--directory", type=Path, help="new, for all servers and logs (default: a temporary one)")
     return parser.parse_args()
 
 
@@ -57,7 +57,8 @@ def main() -> int:
         return 0
     begun_s = time.monotonic()
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    # Not an old one: its servers would remember what was sent then.
+    directory.mkdir(parents=True, exist_ok=arguments.directory is None)
     print(f"logs: {directory}", flush=True)
     try:
         report = asyncio.run(

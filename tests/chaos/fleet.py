@@ -52,7 +52,6 @@ class Member:
 
     def start(self, directory: Path) -> None:
         self._logs.append(directory / f"{self.name}-{len(self._logs) + 1}.log")
-        self._logs[-1].unlink(missing_ok=True)  # of an earlier run
         self._told_to_end = False
         self._process = OwnedProcess([COMMAND, *self._argv], log=self._logs[-1], env=self._env)
 
