@@ -30,7 +30,7 @@ class Workload:
         absent: why a system cannot do it; None where it can.
         peers: with which of its backends a peer is measured that has one of memory and one of Redis.
         through_redis: only systems whose messages go through Redis.
-        less, less_for: fields of load.Job that are different for these systems, at which no target looks: what they
+        less, less_for: fields of load.Job that are different for these systems, on which no target depends: what they
             cost shows with less work.
     """
 
@@ -91,10 +91,10 @@ WORKLOADS = [
         title="Burst, 500 connections, 10 and 50 messages per tick",
         about="Where the backend is Redis, a tick's messages are sent as by that many concurrent requests.",
         kind="fanout",
-        job={"connections": 500, "bursts": [10, 50], "seconds": 1.0},
+        job={"connections": 500, "bursts": [10, 50], "seconds": 0.6},
         quick={"connections": 20, "seconds": 0.1, "max_rounds": 5},
         less={"bursts": [10]},
-        less_for=("litestar", "socketio", "channels"),
+        less_for=("litestar", "socketio", "channels", "channels-redis"),
     ),
     Workload(
         name="deflate",
@@ -138,7 +138,7 @@ WORKLOADS = [
         about="Messages of 16 KiB, so that what the kernel buffers for the stalled one is soon full. "
         "The latency is that of the 500 others.",
         kind="stalled",
-        job={"connections": 500, "size": 16384, "seconds": 1.0, "patience_s": 3.0},
+        job={"connections": 500, "size": 16384, "seconds": 0.8, "patience_s": 3.0},
         quick={"connections": 20, "size": 16384, "seconds": 0.1, "max_rounds": 10},
         peers="memory",
     ),
@@ -157,10 +157,13 @@ WORKLOADS = [
     Workload(
         name="rooms",
         title="Cost of a send against the number of other rooms",
-        about="A room of 10 members; 1,000 other connections sit in 10 rooms, then in 100,000.",
+        about="A room of 10 members; 1,000 other connections sit in 10 rooms, then in 100,000; those of the peers in "
+        "10,000.",
         kind="rooms",
         job={"connections": 10, "others": 1000, "extra": 99, "each": 500},
         quick={"connections": 5, "others": 20, "extra": 9, "each": 20},
+        less={"extra": 9},
+        less_for=("jararaca", "litestar", "socketio"),
         absent=_with_rooms,
         peers="memory",
     ),
