@@ -189,6 +189,8 @@ class WebSocketConnectionManager:
             reason = "it is about to end"
         elif self._healer is not None and not self._healer.healthy:
             reason = "what was missed cannot be read yet"
+        elif self._tracker is not None and not self._tracker.healthy:
+            reason = "presence is not up to date"
         own = Health(name="websockets", healthy=not reason, reason=reason)
         return [own, *(self.backend.health() if isinstance(self.backend, ReportsHealth) else ())]
 

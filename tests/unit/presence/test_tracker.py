@@ -102,10 +102,12 @@ async def test_a_store_that_fails_is_asked_again_and_makes_readiness_red():
         backend.store.error = BackendUnavailable("it sleeps")
         await instances.socket(0, "a", user="ana")
         await until(lambda: not manager.tracker.healthy)
+        assert [part.reason for part in manager.health() if not part.healthy] == ["presence is not up to date"]
         with pytest.raises(BackendUnavailable):
             await manager.presence("a")
         backend.store.error = None
         await until(lambda: manager.tracker.healthy)
+        assert all(part.healthy for part in manager.health())
         assert [entry.user_id for entry in await manager.presence("a")] == ["ana"]
 
 
