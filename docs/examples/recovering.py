@@ -15,7 +15,7 @@ from jararaca_ws import (
 
 
 class Said(WebSocketMessage):
-    MESSAGE_ID = "chat.said"
+    MESSAGE_ID = "chat.line"
     DELIVERY = recoverable(size=100, ttl=timedelta(minutes=5))
 
     text: str
