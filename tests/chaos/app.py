@@ -35,6 +35,7 @@ AMQP_URL = os.environ["CHAOS_AMQP_URL"]
 
 
 class Numbered(BaseModel):
+    # Or several, with spaces between.
     room: str
     sender: str
     sequence: int
@@ -75,7 +76,7 @@ class ChaosController:
 
     @Post("/kept", status_code=status.HTTP_202_ACCEPTED)
     async def kept(self, one: Numbered) -> None:
-        await Kept(**one.model_dump()).send(one.room)
+        await Kept(**one.model_dump()).send(*one.room.split())
 
     @Post("/passing", status_code=status.HTTP_202_ACCEPTED)
     async def passing(self, one: Numbered) -> None:

@@ -97,6 +97,8 @@ class Client:
     async def _listen(self, connection: ClientConnection, stopping: asyncio.Task[bool]) -> None:
         self._connections += 1
         self._connected = True
+        if self.understands is not Understands.RECOVERY:
+            self._positions.clear()
         self._join()
         reading = asyncio.create_task(self._read(connection))
         try:
@@ -164,10 +166,10 @@ class Client:
         kind, content = envelope["MESSAGE_ID"], envelope["message"]
         if kind == "chaos.kept":
             position = StreamPosition(envelope["epoch"], envelope["offset"])
-            self._has(content["room"], position)
-            self._received(Promise.RECOVERABLE, content, position)
+            self._has(envelope["room"], position)
+            self._received(Promise.RECOVERABLE, envelope["room"], content, position)
         elif kind == "chaos.passing":
-            self._received(Promise.EPHEMERAL, content, None)
+            self._received(Promise.EPHEMERAL, content["room"], content, None)
         elif self.understands is Understands.NOTHING:
             self._log.wrong(f"{self.name} does not understand {kind}")
         elif kind == "jararaca.gap":
@@ -175,16 +177,24 @@ class Client:
                 receiver = self._receiver(Promise.EPHEMERAL)
                 self._log.note(Noted.GAP, Promise.EPHEMERAL, receiver, content["room"])
         elif kind == "jararaca.position":
-            self._has(content["room"], StreamPosition(content["epoch"], content["offset"]))
+            self._passed(content["room"], StreamPosition(content["epoch"], content["offset"]))
         elif kind == "jararaca.recovered":
             self._recovered(**content)
         elif kind != "jararaca.shutdown":
             self._log.wrong(f"{self.name} got {kind}")
 
-    def _received(self, promise: Promise, content: dict[str, Any], position: StreamPosition | None) -> None:
+    def _received(self, promise: Promise, room: str, content: dict[str, Any], position: StreamPosition | None) -> None:
         message = Message(content["room"], content["sender"], content["sequence"])
         self.got[promise].add(message)
-        self._log.note(Noted.RECEIVED, promise, self._receiver(promise), content["room"], message, position)
+        self._log.note(Noted.RECEIVED, promise, self._receiver(promise), room, message, position)
+
+    def _passed(self, room: str, position: StreamPosition) -> None:
+        """It is told its place. One further than it knew: the message there came through another room."""
+        known = self._positions.get(room)
+        self._has(room, position)
+        if known is not None and position.offset == known.offset + 1:
+            receiver = self._receiver(Promise.RECOVERABLE)
+            self._log.note(Noted.PASSED, Promise.RECOVERABLE, receiver, room, None, position)
 
     def _has(self, room: str, position: StreamPosition) -> None:
         """It has everything of the room up to here; and the first time, from here on it can be recovered."""

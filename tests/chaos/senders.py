@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import httpx
@@ -31,6 +32,8 @@ class Way(NamedTuple):
 KEPT = Way("/kept", Promise.RECOVERABLE, 0.2)
 PASSING = Way("/passing", Promise.EPHEMERAL, 0.2)
 KEYED = Way("/keyed", Promise.RECOVERABLE, 0.4, is_keyed=True)
+BOTH = Way("/kept", Promise.RECOVERABLE, 0.4)
+"""To two rooms at once."""
 PUSHED = Way("/pushed", Promise.RECOVERABLE, 0.4)
 
 
@@ -99,11 +102,12 @@ class Sender:
 
 
 def senders(rooms: list[str], http: httpx.AsyncClient, log: Log, *, with_rabbitmq: bool) -> list[Sender]:
-    """The load of a run: for each room and instance one sender of each way."""
+    """The load of a run: for each room, and each two neighbours, and instance one sender of each way."""
     ways = [KEPT, PASSING, KEYED] + ([PUSHED] if with_rabbitmq else [])
+    load = [(room, way) for room in rooms for way in ways]
+    load += [(f"{one} {other}", BOTH) for one, other in pairwise(rooms)]
     return [
         Sender(f"{instance}{way.path}/{room}", room, instance, way, http, log)
-        for room in rooms
+        for room, way in load
         for instance in INSTANCES
-        for way in ways
     ]

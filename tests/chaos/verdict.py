@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -28,6 +28,8 @@ class Noted(Enum):
     #: The connection is no more. For a receiver of the one connection: it got nothing after its last receipt.
     GONE = "gone"
     RECEIVED = "received"
+    #: A place in a room's history whose message came through another room.
+    PASSED = "passed"
     GAP = "gap"
     RECOVERED = "recovered"
     NOT_RECOVERED = "not recovered"
@@ -101,12 +103,45 @@ def judge(events: Sequence[Event]) -> Verdict:
         for event in events
         if event.noted is Noted.NOT_RECOVERED
     ]
-    for promise in Promise:
-        history = _history(event for event in events if event.promise is promise)
-        wrongs += [
-            f"{one.receiver}, {promise.value}: {one.message}: {one.kind.value}" for one in history.violations(promise)
-        ]
+    passing = [event for event in events if event.promise is Promise.EPHEMERAL]
+    kept = [event for event in events if event.promise is Promise.RECOVERABLE]
+    for what, promise, of_it in (
+        ("not kept", Promise.EPHEMERAL, passing),
+        ("kept", Promise.RECOVERABLE, _in_one_room(kept)),
+        ("kept, to two rooms", Promise.EPHEMERAL, _in_two_rooms(kept)),  # each once; its offsets are in the rooms' own
+    ):
+        violations = _history(of_it).violations(promise)
+        wrongs += [f"{one.receiver}, {what}: {tuple(one.message)}: {one.kind.value}" for one in violations]
     return Verdict(wrongs, _counts(events))
+
+
+def _is_to_two(event: Event) -> bool:
+    return event.message is not None and event.message.room is not None and " " in event.message.room
+
+
+def _in_one_room(events: Iterable[Event]) -> Iterator[Event]:
+    """What went to two rooms is a place in each of them, that is all."""
+    for event in events:
+        if not _is_to_two(event):
+            yield event
+        elif event.noted is Noted.RECEIVED:
+            yield event._replace(noted=Noted.PASSED, message=None)
+
+
+def _in_two_rooms(events: Sequence[Event]) -> Iterator[Event]:
+    """Only what went to two rooms, each two as if they were one. Who is in one of the two is in that."""
+    both = {event.message.room for event in events if event.message is not None and event.message.room is not None}
+    joined: set[tuple[str, str]] = set()
+    for event in events:
+        if event.noted is Noted.JOINED:
+            for rooms in sorted(both):
+                if " " in rooms and event.room in rooms.split() and (event.who, rooms) not in joined:
+                    joined.add((event.who, rooms))
+                    yield event._replace(room=rooms)
+        elif event.noted is Noted.GONE:
+            yield event
+        elif event.message is not None and event.message.room is not None and _is_to_two(event):
+            yield event._replace(room=event.message.room, position=None)
 
 
 def _counts(events: Sequence[Event]) -> dict[str, int]:
@@ -150,6 +185,8 @@ class _Replaying:
                 self._untold.add(who)
         elif event.noted is Noted.GAP:
             history.gap(who, room)
+        elif event.noted is Noted.PASSED and event.position is not None:
+            history.passed(who, room, event.position)
         elif event.noted is Noted.NOT_RECOVERED:
             history.unrecovered(who, room)
         elif message is not None:

@@ -60,6 +60,13 @@ class _Received(NamedTuple):
     position: StreamPosition | None
 
 
+class _Passed(NamedTuple):
+    """A place in the history of a room whose message came through another room; the message stands for it."""
+
+    message: Message
+    position: StreamPosition
+
+
 class _Told(NamedTuple):
     """That something may be missing: which promise it limits, when it was said, and since when it holds."""
 
@@ -79,7 +86,7 @@ class History:
         self._clock = clock
         self._sent: dict[Message, _Sent] = {}
         # (receiver, room) -> what came, in its order; and the times of each join and of the leave after it.
-        self._streams: dict[tuple[str, str | None], list[_Received | _Told]] = defaultdict(list)
+        self._streams: dict[tuple[str, str | None], list[_Received | _Passed | _Told]] = defaultdict(list)
         self._joined: dict[tuple[str, str | None], list[list[float]]] = defaultdict(list)
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -106,6 +113,11 @@ class History:
     def received(self, receiver: str, message: Message, position: StreamPosition | None = None) -> None:
         """Note a receipt: ``message`` as its own content has it."""
         self._streams[receiver, message.room].append(_Received(message, position))
+
+    def passed(self, receiver: str, room: str, position: StreamPosition) -> None:
+        """Note that what stands at this place has come through another room."""
+        stand_in = Message(room, "(through another room)", position.offset)
+        self._streams[receiver, room].append(_Passed(stand_in, position))
 
     def gap(self, receiver: str, room: str | None, *, since_s: float = math.inf) -> None:
         """Note a reported gap.
@@ -152,7 +164,7 @@ class History:
             for kind, message in found:
                 yield Violation(kind, receiver, message)
 
-    def _of_receipts(self, receiver: str, stream: list[_Received | _Told]) -> Iterator[tuple[Kind, Message]]:
+    def _of_receipts(self, receiver: str, stream: list[_Received | _Passed | _Told]) -> Iterator[tuple[Kind, Message]]:
         seen: set[Message] = set()
         latest: dict[str, int] = {}
         for message, _ in _receipts(stream):
@@ -168,7 +180,12 @@ class History:
             latest[message.sender] = max(message.sequence, latest.get(message.sender, -1))
 
     def _losses(
-        self, promise: Promise, receiver: str, stream: list[_Received | _Told], room: str | None, owed: list[Message]
+        self,
+        promise: Promise,
+        receiver: str,
+        stream: list[_Received | _Passed | _Told],
+        room: str | None,
+        owed: list[Message],
     ) -> Iterator[tuple[Kind, Message]]:
         seen = {message for message, _ in _receipts(stream)}
         excuses = _excuses(promise, stream)
@@ -208,11 +225,11 @@ class _Excuse:
         return between_receipts or (self.told.since_s <= sent.accepted_s and sent.begun_s <= self.told.at_s)
 
 
-def _receipts(stream: list[_Received | _Told]) -> list[_Received]:
+def _receipts(stream: list[_Received | _Passed | _Told]) -> list[_Received]:
     return [one for one in stream if isinstance(one, _Received)]
 
 
-def _excuses(promise: Promise, stream: list[_Received | _Told]) -> list[_Excuse]:
+def _excuses(promise: Promise, stream: list[_Received | _Passed | _Told]) -> list[_Excuse]:
     found = []
     for place, told in enumerate(stream):
         if isinstance(told, _Told) and told.promise is promise:
@@ -226,7 +243,7 @@ def _excuses(promise: Promise, stream: list[_Received | _Told]) -> list[_Excuse]
     return found
 
 
-def _of_offsets(stream: list[_Received | _Told]) -> Iterator[tuple[Kind, Message]]:
+def _of_offsets(stream: list[_Received | _Passed | _Told]) -> Iterator[tuple[Kind, Message]]:
     """Each offset follows the one before; an epoch that has taken over from another goes on counting."""
     # None: any will do, after the beginning and where something was not recovered.
     expected: int | None = None
