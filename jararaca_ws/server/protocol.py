@@ -79,6 +79,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.writable.set()
         self._writing_paused = False
         self._eof = False
+        # Whether the server stops: a handshake that is still open is refused as one that comes later, not as a failure.
+        self._stopping = False
         # The answer to the last ping, where it waits until the transport is writable; else empty.
         self._pong = b""
         # The deflate window that frames may be shared with; None where compression was not agreed to.
@@ -142,10 +144,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         instances at once.
         """
         if self._drain is None or not self._open:
+            self._stopping = True
             super().shutdown()
             return
         self.loop.call_later(random.uniform(0, self.drain_window_s), self._drain)
         self.loop.call_later(self.drain_window_s + _LAST_WORD_S, self.abort)
+
+    def send_500_response(self) -> None:
+        """Refuse a handshake: 500 where the application has failed, 503 where the server stops: another may take it."""
+        if not self._stopping or self.initial_response or self.handshake_complete:
+            super().send_500_response()
+            return
+        response = self.conn.reject(503, "Service Unavailable")
+        response.headers["Retry-After"] = "1"
+        self.conn.send_response(response)
+        self.transport.write(b"".join(self.conn.data_to_send()))
 
     # --- uvicorn closes, and waits for the buffer: a peer who does not read would be kept for ever -------------------
 

@@ -78,6 +78,15 @@ class Sockets:
         await connection.websocket.receive_text()
         await asyncio.Event().wait()
 
+    @WebSocketEndpoint("/fails-early", accept=False)
+    async def fails_early(self, connection: WebSocketConnection) -> None:
+        raise Failure("secret")
+
+    @WebSocketEndpoint("/slow", accept=False)
+    async def slow(self, connection: WebSocketConnection) -> None:
+        """Takes its time with the handshake."""
+        await connection.closed.wait()
+
     @WebSocketEndpoint("/idle")
     async def idle(self, connection: WebSocketConnection, websocket: WebSocket) -> None:
         """Never reads."""
