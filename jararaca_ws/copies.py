@@ -12,16 +12,20 @@ _MAX_IDS = 1024
 """The copies of one publication arrive together, but where one of the rooms is being healed."""
 
 _MAX_RECENT = 64
+"""Of what was replayed to one connection, once its recovery is over: only the last may still come by another room."""
 
 
 class Copies:
-    """Remembers, for the newest publications, the ids of the connections that got them. Bounded."""
+    """Remembers, for the newest publications, the ids of the connections that got them.
+
+    Bounded; of one recovery, which may take long from one of two rooms to the other, all is remembered until it is over.
+    """
 
     def __init__(self) -> None:
         self._got: OrderedDict[str, list[frozenset[str]]] = OrderedDict()
         # The last ones of each room: as long as its members stay the same, all publications share one set.
         self._shared: WeakValueDictionary[str, frozenset[str]] = WeakValueDictionary()
-        # What was replayed to one connection alone: its last ones, because only those may still arrive by another room.
+        # What was replayed to one connection alone.
         self._replayed: dict[str, OrderedDict[str, None]] = {}
 
     def got(self, publication_id: str, connection_id: str) -> bool:
@@ -42,9 +46,12 @@ class Copies:
 
     def add_replayed(self, publication_id: str, connection_id: str) -> None:
         """It is replayed to this connection now."""
-        replayed = self._replayed.setdefault(connection_id, OrderedDict())
-        replayed[publication_id] = None
-        if len(replayed) > _MAX_RECENT:
+        self._replayed.setdefault(connection_id, OrderedDict())[publication_id] = None
+
+    def end_replay(self, connection_id: str) -> None:
+        """All of its rooms are recovered, for now."""
+        replayed = self._replayed.get(connection_id, OrderedDict())
+        while len(replayed) > _MAX_RECENT:
             replayed.popitem(last=False)
 
     def forget(self, connection_id: str) -> None:

@@ -154,6 +154,7 @@ class Recoveries:
             connection.begin_close(CloseCode.INTERNAL_ERROR, "")
         finally:
             state.task = None
+            self._delivery.copies.end_replay(connection.id)
 
 
 class _Recovery:

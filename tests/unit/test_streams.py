@@ -109,12 +109,15 @@ class TestCopies:
         assert copies.got("p1999", "1")
         assert len({id(ids) for sets in copies._got.values() for ids in sets}) == 1
 
-    def test_what_was_replayed_is_remembered_for_one_connection_until_it_goes(self):
+    def test_what_was_replayed_is_remembered_until_its_recovery_is_over_and_the_last_of_it_until_it_goes(self):
         copies = Copies()
         for n in range(100):
             copies.add_replayed(f"p{n}", "1")
-        assert copies.got("p99", "1")
+        assert copies.got("p0", "1")
         assert not copies.got("p99", "2")
+        copies.end_replay("1")
+        copies.end_replay("2")
+        assert copies.got("p99", "1")
         assert not copies.got("p0", "1")
         copies.forget("1")
         copies.forget("1")
