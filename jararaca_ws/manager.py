@@ -269,6 +269,10 @@ class WebSocketConnectionManager:
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
         if connection not in self.delivery.connections:
+            if self.draining and connection.accepted:
+                # Accepted when the end had begun already, so the drain does not know it.
+                connection.begin_shutdown()
+                raise connection.end()
             # One flusher for all that comes to it, or the order would be lost.
             connection.flusher.settle()
             connection.flusher = self.flusher

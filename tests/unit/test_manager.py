@@ -537,6 +537,19 @@ class TestLife:
             assert manager.rooms == ()
         assert asyncio.all_tasks() == before
 
+    @pytest.mark.parametrize(
+        ("subprotocols", "close"), [([], (1012, "service restart")), ([SUBPROTOCOL], (4001, "shutdown"))]
+    )
+    async def test_a_socket_that_was_accepted_when_the_end_had_begun_is_told_so(
+        self, subprotocols: list[str], close: tuple[int, str]
+    ):
+        async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()) as manager:
+            manager.draining = True
+            async with serving(until_closed, manager=manager, subprotocols=subprotocols) as late:
+                await late.ended()
+                assert late.server.close == close
+            assert len(manager.connections) == 0
+
     async def test_f16_stop_is_not_held_up_by_a_stalled_reader(self):
         settings = ConnectionSettings(
             write_timeout=timedelta(milliseconds=50), close_timeout=timedelta(milliseconds=20)
