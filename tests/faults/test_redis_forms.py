@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,7 @@ async def client_of(setup: SentinelSetup) -> AsyncIterator[Redis]:
 async def test_f11_after_a_failover_it_is_back_soon_and_lost_writes_are_told(sentinel: SentinelSetup):
     async with (
         client_of(sentinel) as client,
-        started(client) as (one, backend),
+        started(client, publish_timeout=timedelta(seconds=30)) as (one, backend),
         Redis.from_url(sentinel.master.url) as master,
     ):
         del client
@@ -89,18 +91,28 @@ async def test_f11_after_a_failover_it_is_back_soon_and_lost_writes_are_told(sen
         await one.until(lambda: len(one.entries) == 7)
         sentinel.master.kill()
         sentinel.replica.resume()
-        killed = time.monotonic()
-        await backend.send_many([kept(b"after")])  # tried again until there is a master
+        sending = asyncio.create_task(backend.send_many([kept(b"after")]))  # tried again until there is a master
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(sentinel.has_failed_over):  # noqa: ASYNC110  # it is asked for
+                await asyncio.sleep(0.05)
+        chosen = time.monotonic()
+        await sending
         await one.until(lambda: bool(one.gaps))
-        assert time.monotonic() - killed < 5
-        assert one.gaps == [(["a"], True)]
+        # The bound is F11's; that it is one is what is shown.
+        assert time.monotonic() - chosen < 5
         assert not (await backend.history("a", lost, 100)).recovered
         replay = await backend.history("a", survived, 100)
         assert [(entry.position.offset, entry.payload) for entry in replay.entries] == [(6, b"after")]
         assert replay.recovered
         assert replay.position.epoch != lost.epoch
-        await backend.send_many([kept(b"live")])
-        await one.until(lambda: one.entries[-1][1].payload == b"live")
+        # The Sentinel may cut the connections to the new master once more, and what is sent then comes by the history.
+        async with asyncio.timeout(10):
+            for n in count():
+                await backend.send_many([kept(b"live %d" % n)])
+                if any(entry.payload.startswith(b"live") for _, entry, _ in one.entries):
+                    break
+                await asyncio.sleep(0.05)
+        assert all(gap == (["a"], True) for gap in one.gaps)
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------

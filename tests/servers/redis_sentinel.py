@@ -42,6 +42,10 @@ class SentinelSetup:
         self._sentinel = OwnedProcess([server_binary(), config, "--sentinel"], log=self._directory / "sentinel.log")
         self._sentinel.wait_until(lambda: b"slaves=1" in answer(self.port, b"INFO sentinel\r\n", 1000))
 
+    def has_failed_over(self) -> bool:
+        """Whether the replica is the master now."""
+        return b"role:master" in self._replication()
+
     def _replication(self) -> bytes:
         return answer(self.replica.port, b"INFO replication\r\n", 1000)
 
