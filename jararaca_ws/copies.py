@@ -18,7 +18,7 @@ _MAX_RECENT = 64
 class Copies:
     """Remembers, for the newest publications, the ids of the connections that got them.
 
-    Bounded; of one recovery, which may take long from one of two rooms to the other, all is remembered until it is over.
+    Bounded; of a recovery, which may take long from one of two rooms to the other, all is remembered until it is over.
     """
 
     def __init__(self) -> None:
