@@ -302,12 +302,11 @@ async def test_a_connection_that_died_silently_is_given_up_in_time_for_a_second_
 
 
 async def test_what_is_tried_for_too_long_is_refused_and_harms_nothing_after_it(redis_server: RedisServer):
-    async with started(redis_server.url, publish_timeout=timedelta(milliseconds=300)) as one:
+    async with started(redis_server.url, publish_timeout=timedelta(seconds=1)) as one:
         await one.keep(b"1")
         redis_server.kill()
         refused = await asyncio.gather(*(one.keep(b"lost %d" % n) for n in range(20)), return_exceptions=True)
         assert {type(outcome) for outcome in refused} == {BackendUnavailable}
-        assert str(redis_server.port) in str(refused[0])
         redis_server.start()
         await one.keep(b"2")
         assert [entry.payload for entry in (await one.backend.history("a", None, 100)).entries] == [b"2"]
