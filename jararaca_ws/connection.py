@@ -206,6 +206,14 @@ class WebSocketConnection(SocketState):
 
     # --- for the manager ----------------------------------------------------------------------------------------------
 
+    @property
+    def may_be_told(self) -> bool:
+        """Whether the client understands control messages, or will once its handshake is accepted.
+
+        What is told before that waits with the messages of the rooms that were joined before it.
+        """
+        return self.understands_control or (not self.accepted and SUBPROTOCOL in self.scope.get("subprotocols", ()))
+
     def bind(self, membership: Membership) -> None:
         """Say who keeps the rooms of this connection."""
         self._membership = membership

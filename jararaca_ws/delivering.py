@@ -241,7 +241,7 @@ class LocalDelivery:
         """Send a control message to those who understand it."""
         frame = None
         for connection in connections:
-            if connection.understands_control:
+            if connection.may_be_told:
                 frame = frame or encode(control)
                 connection.enqueue(frame)
 

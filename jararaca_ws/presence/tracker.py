@@ -20,7 +20,7 @@ from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, PresenceLost
 from jararaca_ws.presence.members import TrackedMembers
 from jararaca_ws.presence.settings import PresenceSettings
-from jararaca_ws.presence.watchers import Watchers, understands
+from jararaca_ws.presence.watchers import Watchers
 from jararaca_ws.rooms import RoomRegistry, check_room, is_internal, presence_room, watched_room
 from jararaca_ws.supervision import Supervised
 
@@ -145,7 +145,7 @@ class PresenceTracker:
     async def watch(self, room: str, connection: WebSocketConnection) -> None:
         """See `WebSocketConnection.watch_presence`."""
         watchers = presence_room(check_room(room))
-        if not understands(connection):
+        if not connection.may_be_told:
             return
         await self._join([watchers], connection)
         if self._watchers.add(room, connection):

@@ -8,10 +8,10 @@ from jararaca_ws.backends.base import PresenceMember, PresenceStore
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.presence.settings import PresenceSettings
 from jararaca_ws.presence.view import View, first_leave_ms
-from jararaca_ws.protocol import SUBPROTOCOL, PresenceUpdate, encode
+from jararaca_ws.protocol import PresenceUpdate, encode
 from jararaca_ws.rooms import RoomRegistry, presence_room
 
-__all__ = ["Watchers", "understands"]
+__all__ = ["Watchers"]
 
 _BATCH = 100
 """Rooms in one reading."""
@@ -137,12 +137,5 @@ class Watchers:
         for connection in connections:
             if frame.size > connection.settings.max_queue_bytes // 2:
                 frame = encode(view.only_count())
-            if understands(connection):
+            if connection.may_be_told:
                 connection.enqueue(frame)
-
-
-def understands(connection: WebSocketConnection) -> bool:
-    """Whether the client understands control messages, or will once its handshake is accepted."""
-    return connection.understands_control or (
-        not connection.accepted and SUBPROTOCOL in connection.scope.get("subprotocols", ())
-    )

@@ -518,6 +518,28 @@ class TestGaps:
             assert plain.server.frames == []
             assert it.manager.counters.gaps == 1
 
+    @pytest.mark.parametrize("offered", [[], ["jararaca.v1"]])
+    async def test_a_gap_between_a_join_and_the_accept_is_told_after_the_accept(self, offered: list[str]):
+        backend = SubscribingBackend()
+        may_accept = asyncio.Event()
+
+        async def handler(connection: WebSocketConnection) -> None:
+            await connection.join("a")
+            await may_accept.wait()
+            await connection.accept()
+            await connection.closed.wait()
+
+        async with WebSocketConnectionManager(backend) as manager:
+            async with serving(handler, manager=manager, accept=False, subprotocols=offered) as socket:
+                await until(lambda: "a" in manager.rooms and backend.subscriptions == {"a"})
+                assert backend.report is not None
+                backend.report(["a"], broadcasts=False)
+                may_accept.set()
+                await manager.send(["a"], News(text="after it"))
+                await until(lambda: len(socket.server.frames) == 1 + len(offered))
+                gaps = [frame for frame in socket.server.frames if "jararaca.gap" in frame]
+                assert len(gaps) == len(offered)
+
 
 class TestLife:
     async def test_stop_closes_everybody_and_leaves_no_task(self):
