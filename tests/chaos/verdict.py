@@ -209,7 +209,7 @@ class _Replaying:
             if (event.who, event.room) in self._waiting:
                 self._waiting.discard((event.who, event.room))
                 self._join(event)
-            self.history.received(event.who, message, event.position)
+            self.history.received(event.who, message, _place(event.position))
             # What had been accepted before this one's sending began came before it, or never comes.
             known = self._known_until_s[event.who]
             known[event.room] = max(known.get(event.room, 0.0), self._begun_s.get(message, 0.0))
@@ -218,6 +218,14 @@ class _Replaying:
         for room, until_s in self._known_until_s.pop(who, {}).items():
             self._now_s = 0.0 if who in self._untold else until_s
             self.history.left(who, room)
+
+
+def _place(position: StreamPosition | None) -> StreamPosition | None:
+    """One name for it. An epoch that takes over goes on counting, and what is read later has the newer epoch.
+
+    With a Redis that forgets nothing the offset alone is the place.
+    """
+    return None if position is None else StreamPosition("", position.offset)
 
 
 def _history(events: Iterable[Event]) -> History:
