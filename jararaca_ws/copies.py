@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 __all__ = ["Copies"]
 
-_MAX_IDS = 1024
+_MAX_IDS = 16_384
 """The copies of one publication arrive together, but where one of the rooms is being healed."""
 
 _MAX_RECENT = 64

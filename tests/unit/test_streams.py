@@ -103,10 +103,10 @@ class TestCopies:
     def test_it_remembers_the_newest_and_shares_what_is_the_same(self):
         copies = Copies()
         members = [str(n) for n in range(100)]
-        for n in range(2000):
+        for n in range(20_000):
             copies.add(f"p{n}", "a", members)
         assert not copies.got("p0", "1")
-        assert copies.got("p1999", "1")
+        assert copies.got("p19999", "1")
         assert len({id(ids) for sets in copies._got.values() for ids in sets}) == 1
 
     def test_what_was_replayed_is_remembered_until_its_recovery_is_over_and_the_last_of_it_until_it_goes(self):
