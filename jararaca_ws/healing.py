@@ -27,6 +27,9 @@ _TURN_BYTES = 128 * 1024
 
 _TURN_S = 0.005
 
+_ENTRY_OVERHEAD = 512
+"""Of one entry in a queue: its frame is longer than its payload, and where it is a second copy its position is told."""
+
 
 class Healer:
     """One for each manager. Its task, which runs from the first hole on, reads; the backend's reader never waits.
@@ -43,6 +46,9 @@ class Healer:
         # A dict because a set has no order.
         self._rooms: dict[str, None] = {}
         self._wanted = asyncio.Event()
+        # Rooms are read side by side and delivered one after the other: a connection may be in all of them.
+        self._delivering = asyncio.Lock()
+        self._turn = 0
         self._task = Supervised("websocket-healer", self._work, Backoff(max_s=2.0))
 
     @property
@@ -128,18 +134,21 @@ class Healer:
 
     async def _deliver(self, room: str, stream: Stream, entries: list[Entry]) -> bool:
         """Deliver what was missed, in turns; False where the room has lost its last member meanwhile."""
-        turn = 0
-        for entry in entries:
-            stream.position = entry.position
-            self._delivery.deliver_entry(room, entry, has_copies=True)
-            self._delivery.counters.healed += 1
-            turn += len(entry.payload)
-            if turn >= _TURN_BYTES:
-                turn = 0
-                await asyncio.sleep(_TURN_S)
+        async with self._delivering:
+            for entry in entries:
                 if self._streams.get(room) is not stream:
                     return False
-        return True
+                stream.position = entry.position
+                self._delivery.deliver_entry(room, entry, has_copies=True)
+                self._delivery.counters.healed += 1
+                await self._take_turns(len(entry.payload) + _ENTRY_OVERHEAD)
+        return self._streams.get(room) is stream
+
+    async def _take_turns(self, size: int) -> None:
+        self._turn += size
+        if self._turn >= _TURN_BYTES:
+            self._turn = 0
+            await asyncio.sleep(_TURN_S)
 
     def _resume(self, room: str, stream: Stream, position: StreamPosition) -> None:
         for entry in stream.resume(position):

@@ -9,10 +9,19 @@ from itertools import chain
 import pytest
 
 from jararaca_ws.backends.base import Entry, Replay, StreamPosition
+from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable
+from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.supervision import Backoff
 from tests.unit.histories import Kept, Passing, Store, control, fleet, frames, kept, position, settled
 from tests.unit.sockets import turns, until
+
+
+class KeptLong(WebSocketMessage):
+    MESSAGE_ID = "healing.kept_long"
+    DELIVERY = recoverable(size=10_000)
+
+    n: int
 
 
 async def test_a_kept_message_has_its_place_for_every_client():
@@ -259,6 +268,23 @@ async def test_two_rooms_of_one_message_bring_it_once_also_when_both_are_healed(
         assert {position(both, room).offset for room in "ab"} == {5}
 
 
+async def test_thousands_of_messages_to_two_rooms_are_healed_and_come_once():
+    async with fleet() as [one]:
+        both = await one.connect("a", "b")
+        await one.manager.send(["a", "b"], KeptLong(n=0))
+        await settled(one)
+        one.link.lost = True
+        for n in range(1, 3000):
+            await one.manager.send(["a", "b"], KeptLong(n=n))
+        one.link.restore()
+        # A message and a position for each, and two words of positions and gaps at the ends.
+        await until(lambda: len(both.server.frames) >= 6000)
+        await settled(one)
+        got = [frame["message"]["n"] for frame in frames(both) if frame["MESSAGE_ID"] == KeptLong.MESSAGE_ID]
+        assert got == list(range(3000))
+        assert {position(both, room).offset for room in "ab"} == {3000}
+
+
 async def test_a_long_hole_does_not_make_slow_consumers():
     async with fleet() as [one]:
         socket = await one.connect("a")
@@ -271,6 +297,23 @@ async def test_a_long_hole_does_not_make_slow_consumers():
         await until(lambda: len(kept(socket)) == 101 or not socket.connection.alive)
         assert kept(socket) == list(range(101))
         assert socket.connection.alive
+
+
+async def test_many_holes_at_once_do_not_make_slow_consumers():
+    rooms = [f"room-{n}" for n in range(16)]
+    async with fleet() as [one]:
+        socket = await one.connect(*rooms)
+        for room in rooms:
+            await one.manager.send([room], Kept(n=0))
+        await settled(one)
+        one.link.lost = True
+        for room in rooms:
+            for n in range(1, 4):
+                await one.manager.send([room], Kept(n=n, padding="x" * 40_000))  # 2 MB in all, the queue takes one
+        one.link.restore()
+        await until(lambda: len(kept(socket)) == 64 or not socket.connection.alive)
+        assert socket.connection.alive
+        assert all(kept(socket, room) == [0, 1, 2, 3] for room in rooms)
 
 
 async def test_what_waits_and_is_in_no_history_is_dropped_and_counted():
