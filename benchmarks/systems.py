@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = ["ROOT", "SYSTEMS", "System", "Unavailable"]
@@ -32,6 +32,8 @@ class System:
         redis: whether its messages go through Redis.
         both_backends: whether it is in the list twice, once with messages that stay in memory.
         too_slow_for: workloads that it was seen not to finish, and what was seen; they are not tried again.
+        options: of its command line.
+        only: the workloads that it is for; empty: all.
         own_rooms: whether its rooms are a dict of the benchmark's, not its own.
         path, after_upgrade: see load.Job.
     """
@@ -44,6 +46,8 @@ class System:
     versions: tuple[str, ...] = ()
     redis: bool = False
     both_backends: bool = False
+    options: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     own_rooms: bool = False
     too_slow_for: tuple[tuple[str, str], ...] = ()
     path: str = "/ws?room={room}"
@@ -99,7 +103,7 @@ class System:
         if self.is_ours:
             target = ("--app-dir", str(ROOT), "benchmarks.servers.ours:app")
             command = str(Path(sys.executable).with_name("jararaca-ws"))
-            return [command, "serve", *target, "--port", str(port), "--log-level", "warning"]
+            return [command, "serve", *target, "--port", str(port), "--log-level", "warning", *self.options]
         return [str(self._python), "-m", f"benchmarks.servers.{self.server}"]
 
     def environ(self, port: int, control_port: int, redis_url: str) -> dict[str, str]:
@@ -177,14 +181,19 @@ _CHANNELS_MEMORY = System(
 
 
 def _through_redis(system: System) -> System:
-    from dataclasses import replace
-
     return replace(system, name=f"{system.name}-redis", title=system.title.replace(", memory", ", Redis"), redis=True)
 
 
 SYSTEMS = [
     _OURS,
     _through_redis(_OURS),
+    replace(
+        _OURS,
+        name="ours-deflate",
+        title="jararaca_ws, memory, --ws-per-message-deflate",
+        options=("--ws-per-message-deflate",),
+        only=("deflate",),
+    ),
     System(
         name="starlette",
         title="loop over send_text (FastAPI)",

@@ -141,7 +141,15 @@ def _targets() -> list[tuple[str, float, bool, str, Callable[[Figures], float]]]
             "x",
             lambda f: f.cpu("jararaca", "deflate") / f.cpu("ours-redis", "deflate"),
         ),
+        (
+            "... the same where ours compresses as well",
+            4,
+            True,
+            "x",
+            lambda f: f.cpu("starlette", "deflate") / f.cpu("ours-deflate", "deflate"),
+        ),
         ("... memory per connection", 36, False, " kB", lambda f: f.get("ours", "deflate", "memory_kb")),
+        ("... where ours compresses", 36, False, " kB", lambda f: f.get("ours-deflate", "deflate", "memory_kb")),
         (
             "Burst of 10 through Redis: how much faster than the best Python peer with Redis",
             8,

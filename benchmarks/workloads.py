@@ -48,6 +48,8 @@ class Workload:
 
     def includes(self, system: System) -> bool:
         """Whether it has a line in the table, be it a dash."""
+        if system.only and self.name not in system.only:
+            return False
         if self.through_redis:
             return system.redis
         if self.peers == "both" or system.is_ours or not system.both_backends:

@@ -123,6 +123,12 @@ def _add_serve(commands: Any) -> None:
         metavar="BYTES",
         help="a longer inbound WebSocket message closes its connection with 1009 (default: %(default)s)",
     )
+    serve.add_argument(
+        "--ws-per-message-deflate",
+        action="store_true",
+        help="compress for the clients that offer it; off by default, because a small frame may inflate to megabytes, "
+        "and because of what the size of a frame tells about the secrets in it (CRIME)",
+    )
 
 
 def _add_worker(commands: Any) -> None:
@@ -241,8 +247,7 @@ def _server(app: ASGIApp, arguments: argparse.Namespace) -> uvicorn.Server:
         timeout_graceful_shutdown=max(arguments.graceful_timeout, arguments.drain_window + 2),
         ws=protocol,
         ws_max_size=arguments.ws_max_size,
-        # A small frame that inflates to megabytes, and CRIME: off.
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=arguments.ws_per_message_deflate,
     )
     return make_server(config)
 

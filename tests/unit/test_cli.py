@@ -307,6 +307,7 @@ def test_what_uvicorn_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -
             "0",
             "--ws-max-size",
             "9",
+            "--ws-per-message-deflate",
             "--host",
             "::1",
             "--log-level",
@@ -317,7 +318,7 @@ def test_what_uvicorn_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -
 
     first, second = configs
     assert (first.host, first.timeout_graceful_shutdown, first.ws_max_size) == ("127.0.0.1", 10, 65536)
-    assert first.ws_per_message_deflate is False
+    assert (first.ws_per_message_deflate, second.ws_per_message_deflate) == (False, True)
     assert (second.host, second.timeout_graceful_shutdown, second.ws_max_size) == ("::1", 3, 9)
     assert second.log_level == "error"
 
