@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 from jararaca_ws.errors import InvalidMessage, NotBound
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, decode, encode
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, decode, encode, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import SocketState, check_close
@@ -213,6 +213,13 @@ class WebSocketConnection(SocketState):
         What is told before that waits with the messages of the rooms that were joined before it.
         """
         return self.understands_control or (not self.accepted and SUBPROTOCOL in self.scope.get("subprotocols", ()))
+
+    def open(self, subprotocol: str | None) -> None:
+        if subprotocol != SUBPROTOCOL and self.may_be_told:
+            # The application has chosen another one: what was told before is not for this client.
+            self.flusher.settle()
+            self.outbound.discard(is_control)
+        super().open(subprotocol)
 
     def bind(self, membership: Membership) -> None:
         """Say who keeps the rooms of this connection."""

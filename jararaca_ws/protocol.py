@@ -38,12 +38,15 @@ __all__ = [
     "decode_publication",
     "encode",
     "encode_publication",
+    "is_control",
     "is_finite",
     "kept_header",
 ]
 
 SUBPROTOCOL = "jararaca.v1"
 """A client that offers this subprotocol also understands control messages."""
+
+_CONTROL = b'{"MESSAGE_ID":"jararaca.'
 
 
 class CloseCode(IntEnum):
@@ -147,6 +150,11 @@ class ErrorMessage(WebSocketMessageBase):
 @lru_cache(maxsize=4096)
 def _head(message_id: str) -> bytes:
     return b'{"MESSAGE_ID":' + to_json(message_id) + b',"message":'
+
+
+def is_control(frame: Frame) -> bool:
+    """Whether it is one of our own messages, for clients that understand them."""
+    return frame.data.startswith(_CONTROL)
 
 
 def encode(message: WebSocketMessageBase) -> Frame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from jararaca_ws.frames import Frame
@@ -118,6 +118,12 @@ class OutboundQueue:
         else:
             self.clear()
         return batch
+
+    def discard(self, is_unwanted: Callable[[Frame], bool]) -> None:
+        """Drop those frames, which have no key, from anywhere in the queue."""
+        unwanted = [frame for frame in self._frames or () if is_unwanted(frame)]
+        self.size -= sum(frame.size for frame in unwanted)
+        self._frames = deque(frame for frame in self._frames or () if not is_unwanted(frame)) or None
 
     def clear(self) -> None:
         self._frames = self._latest = self._stale = None
