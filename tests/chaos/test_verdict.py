@@ -163,6 +163,37 @@ def test_other_planted_defects_are_found(plant: Callable[[Event], Event]):
     assert not judge(events).is_good
 
 
+def log_of_two_rooms() -> list[Event]:
+    """Ten messages to two rooms; a client that is in both gets each through the first, and is told its other place."""
+    events: list[Event] = []
+
+    def note(noted: Noted, who: str, room: str, n: int | None = None, offset: int | None = None) -> None:
+        message = None if n is None else Message("a b", "s", n)
+        position = None if offset is None else StreamPosition("e", offset)
+        events.append(Event(float(len(events)), noted, KEPT, who, room, message, position))
+
+    note(Noted.JOINED, "recovering", "a")
+    note(Noted.JOINED, "recovering", "b")
+    for n in range(10):
+        note(Noted.SENDING, "s", "a b", n)
+        note(Noted.ACCEPTED, "s", "a b", n)
+        note(Noted.RECEIVED, "recovering", "a", n, n + 1)
+        note(Noted.PASSED, "recovering", "b", None, n + 1)
+    return events
+
+
+def test_what_went_to_two_rooms_is_owed_once():
+    good = log_of_two_rooms()
+    assert judge(good).is_good
+    received = next(n for n, event in enumerate(good) if event.noted is Noted.RECEIVED)
+    twice = [*good[: received + 2], good[received]._replace(room="b"), *good[received + 2 :]]
+    never = [*good[:received], good[received]._replace(noted=Noted.PASSED, message=None), *good[received + 1 :]]
+    not_told_of = [*good[: received + 4], *good[received + 6 :]]
+    assert not judge(twice).is_good
+    assert not judge(never).is_good
+    assert not judge(not_told_of).is_good
+
+
 @pytest.mark.parametrize("with_rabbitmq", [True, False])
 def test_the_schedule_follows_from_the_seed_alone(with_rabbitmq: bool):
     faults = schedule(7, 60, with_rabbitmq=with_rabbitmq)
