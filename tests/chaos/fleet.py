@@ -150,7 +150,8 @@ class Fleet:
         for instance in INSTANCES:
             port = free_port()
             self.links[f"clients-{instance}"] = await self._stack.enter_async_context(FaultProxy(port))
-            options = ("--port", str(port), "--drain-window", "1", "--graceful-timeout", "5")
+            # Longer than any request takes while a server is away: uvicorn answers 500 to those that it cuts short.
+            options = ("--port", str(port), "--drain-window", "1", "--graceful-timeout", "12")
             await self._add(instance, "serve", options, ready="Application startup complete")
         if self.rabbitmq is not None:
             await self._add("worker", "worker", ("--grace", "5"), ready="chaos consumes with")
