@@ -98,7 +98,6 @@ class LocalDelivery:
         if message.startswith(MARK):
             self.on_command(rooms, message)
             return
-        self.streams.saw_ephemeral(rooms)
         self._deliver(self.rooms.snapshot(rooms), message)
 
     async def to_all(self, message: bytes) -> None:
@@ -215,16 +214,18 @@ class LocalDelivery:
     # --- what may have been missed ------------------------------------------------------------------------------------
 
     def report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
-        """`GapFunc`. What the rooms keep is read from their histories; of the rest, members are told."""
+        """`GapFunc`. What the rooms keep is read from their histories; of the rest, members are told.
+
+        Of every room: nobody knows whether something was sent to it meanwhile that it does not keep.
+        """
         self.counters.gaps += 1
         self.on_hole(self.streams.may_have_missed(rooms))
         for room in rooms:
-            stream = self.streams.get(room)
             if is_internal(room):
                 if not broadcasts and watched_room(room) is None:
                     # What was sent to a user came through no room that its client knows.
                     self.tell(self.rooms.members(room), Gap(room=None))
-            elif stream is None or stream.saw_ephemeral or not stream.has_history:
+            else:
                 self.tell(self.rooms.members(room), Gap(room=room))
         if broadcasts:
             self.tell(self.connections, Gap(room=None))

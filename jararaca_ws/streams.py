@@ -34,24 +34,17 @@ class Stream:
     Attributes:
         position: everything up to here was delivered; None until it is known.
         is_healing: entries may be missing; those that arrive wait until they have been read from the history.
-        saw_ephemeral: whether messages that are not kept came through this room: a lost link may have cost some.
     """
 
-    __slots__ = ("_bytes", "_has_overflowed", "_waiting", "is_healing", "position", "saw_ephemeral")
+    __slots__ = ("_bytes", "_has_overflowed", "_waiting", "is_healing", "position")
 
     def __init__(self) -> None:
         self.position: StreamPosition | None = None
         self.is_healing = False
-        self.saw_ephemeral = False
         self._waiting: deque[Entry] = deque()
         self._bytes = 0
         # Whether some could not wait: they are read from the history, as if they had been missed.
         self._has_overflowed = False
-
-    @property
-    def has_history(self) -> bool:
-        """Whether the room is known to have kept anything."""
-        return self.position is not None and self.position != NOWHERE
 
     @property
     def has_waiting(self) -> bool:
@@ -149,13 +142,6 @@ class Streams:
         """How far the room has come here; `NOWHERE` where that is not known."""
         stream = self._streams.get(room)
         return NOWHERE if stream is None or stream.position is None else stream.position
-
-    def saw_ephemeral(self, rooms: Iterable[str]) -> None:
-        """A message that is not kept came through these rooms."""
-        for room in rooms:
-            stream = self._streams.get(room)
-            if stream is not None:
-                stream.saw_ephemeral = True
 
     def may_have_missed(self, rooms: Iterable[str]) -> list[str]:
         """The link was lost: the rooms of these that have to be healed. From now on their entries wait."""

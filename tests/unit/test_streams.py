@@ -30,14 +30,11 @@ class TestStream:
 
     def test_the_first_that_comes_says_where_we_are(self):
         it = Stream()
-        assert not it.has_history
         assert it.accept(entry(41)) is Verdict.DELIVER
         assert it.accept(entry(42)) is Verdict.DELIVER
-        assert it.has_history
 
     def test_where_nothing_was_kept_the_first_is_number_1(self):
         it = stream(0, "")
-        assert not it.has_history
         assert it.accept(entry(1)) is Verdict.DELIVER
         it = stream(0, "")
         assert it.accept(entry(2)) is Verdict.HOLE
