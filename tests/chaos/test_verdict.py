@@ -104,12 +104,6 @@ def test_what_is_not_kept_may_be_lost_in_a_gap_and_only_there():
     assert not judge(events).is_good
 
 
-def test_what_is_not_kept_is_owed_from_the_first_one_on():
-    events = good_log()
-    del events[receipt(events, PASSING, "v1/1", 0)]
-    assert judge(events).is_good
-
-
 def test_the_last_message_of_a_connection_that_ended_may_be_lost_and_no_earlier_one():
     events = good_log()
     del events[receipt(events, PASSING, "v1/1", 9)]

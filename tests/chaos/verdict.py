@@ -93,9 +93,6 @@ def judge(events: Sequence[Event]) -> Verdict:
     """Hold the log of a run against the promises.
 
     The Redis of a run forgets nothing that it has accepted, so ``recovered: false`` is wrong as well.
-
-    Of messages that are not kept a connection is owed those after its first one of the room. An instance does not know
-    that such messages come through a room with a history before it has seen one, and tells of no gap until then.
     """
     wrongs = [event.who for event in events if event.noted is Noted.WRONG]
     wrongs += [
@@ -167,8 +164,6 @@ class _Replaying:
         self._begun_s: dict[Message, float] = {}
         # By receiver and room: until when it is known to have got what was owed.
         self._known_until_s: dict[str, dict[str, float]] = defaultdict(dict)
-        # Receivers and rooms that wait for their first message that is not kept, which begins what they are owed.
-        self._waiting: set[tuple[str, str]] = set()
         self._untold: set[str] = set()
 
     def note(self, event: Event) -> None:
@@ -177,10 +172,7 @@ class _Replaying:
         if event.noted is Noted.GONE:
             self._gone(who)
         elif event.noted in (Noted.JOINED, Noted.JOINED_UNTOLD):
-            if event.promise is Promise.EPHEMERAL:
-                self._waiting.add((who, room))
-            else:
-                self._join(event)
+            self._join(event)
             if event.noted is Noted.JOINED_UNTOLD:
                 self._untold.add(who)
         elif event.noted is Noted.GAP:
@@ -206,9 +198,6 @@ class _Replaying:
             self._now_s = sys.float_info.max  # in time only for those who never leave
             self.history.accepted(message)
         elif event.noted is Noted.RECEIVED:
-            if (event.who, event.room) in self._waiting:
-                self._waiting.discard((event.who, event.room))
-                self._join(event)
             self.history.received(event.who, message, _place(event.position))
             # What had been accepted before this one's sending began came before it, or never comes.
             known = self._known_until_s[event.who]
