@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from jararaca_ws.backends.base import HistoryBackend, Replay, StreamPosition
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.retained import NOWHERE
-from jararaca_ws.streams import Streams
+from jararaca_ws.streams import Stream, Streams
 
 __all__ = ["HistoryReads", "PositionReads"]
 
@@ -85,8 +85,8 @@ class PositionReads:
     def __init__(self, backend: HistoryBackend, streams: Streams) -> None:
         self._backend = backend
         self._streams = streams
-        # A dict because a set has no order.
-        self._wanted: dict[str, None] = {}
+        # With its stream, because a room that is left and joined again has another one: not subscribed yet, maybe.
+        self._wanted: dict[str, Stream] = {}
         # None while nobody reads.
         self._reading: asyncio.Future[None] | None = None
 
@@ -96,20 +96,19 @@ class PositionReads:
         Raises:
             BackendUnavailable: they cannot be read.
         """
-        rooms = list(rooms)
-        while unknown := [room for room in rooms if self._is_unknown(room)]:
-            self._wanted.update(dict.fromkeys(unknown))
+        tracked = {room: stream for room in rooms if (stream := self._streams.get(room)) is not None}
+        while unknown := {room: stream for room, stream in tracked.items() if self._is_unknown(room, stream)}:
+            self._wanted.update(unknown)
             if self._reading is not None:
                 reading = self._reading
                 await asyncio.wait([reading])
-                if set(unknown).isdisjoint(self._wanted):  # our rooms were in it
+                if unknown.keys().isdisjoint(self._wanted):  # our rooms were in it
                     reading.result()
             else:
                 await self._lead()
 
-    def _is_unknown(self, room: str) -> bool:
-        stream = self._streams.get(room)
-        return stream is not None and stream.position is None
+    def _is_unknown(self, room: str, stream: Stream) -> bool:
+        return stream.position is None and self._streams.get(room) is stream
 
     async def _lead(self) -> None:
         """Read for all who want to know; a reader that is cancelled leaves it to the next one."""
@@ -128,14 +127,12 @@ class PositionReads:
                 reading.set_result(None)
 
     async def _read(self) -> None:
-        rooms = list(self._wanted)
-        self._wanted.clear()
-        asked = {room: stream for room in rooms if (stream := self._streams.get(room)) is not None}
+        wanted, self._wanted = self._wanted, {}
+        asked = {room: stream for room, stream in wanted.items() if self._is_unknown(room, stream)}
         gaps = self._streams.gaps
         positions = await self._backend.positions(list(asked)) if asked else []
         if self._streams.gaps != gaps:
             return  # read before the link was lost, so it says too little: those who wait read again
         for (room, stream), position in zip(asked.items(), positions, strict=True):
-            # Another stream by now: the room was left, and joined again later than what was read.
-            if stream.position is None and self._streams.get(room) is stream:
+            if self._is_unknown(room, stream):
                 stream.position = position or NOWHERE

@@ -14,6 +14,19 @@ from jararaca_ws.rooms import is_internal
 __all__ = ["Joining"]
 
 
+class _Entering:
+    """A membership that no join has been confirmed for yet; who leaves and joins again gets another one.
+
+    Attributes:
+        joins: how many wait for the confirmation: the last one that fails rolls back.
+    """
+
+    __slots__ = ("joins",)
+
+    def __init__(self) -> None:
+        self.joins = 0
+
+
 class Joining:
     """The memberships of the connections of one instance."""
 
@@ -33,8 +46,7 @@ class Joining:
         self._recoveries = recoveries
         # Told of every join that was confirmed, and every leave.
         self._moved = moved
-        # Joins that wait for their confirmation, by connection and room: the last one that fails rolls back.
-        self._pending: dict[tuple[WebSocketConnection, str], int] = {}
+        self._entering: dict[tuple[WebSocketConnection, str], _Entering] = {}
 
     async def join(self, rooms: list[str], connection: WebSocketConnection) -> None:
         """Join; returns when everything that is sent to the rooms from now on comes to the connection.
@@ -42,50 +54,48 @@ class Joining:
         Raises:
             BackendUnavailable: it was not confirmed; what this call had joined was left again.
         """
-        joined = self._delivery.rooms.rooms_of(connection)
-        # Those that no join has been confirmed for yet; another one of this connection may be under way.
-        pending = [(connection, room) for room in rooms if room not in joined or (connection, room) in self._pending]
-        for key in pending:
-            self._pending[key] = self._pending.get(key, 0) + 1
-            self._enter(key[1], connection)
+        entering = {room: one for room in rooms if (one := self._enter(room, connection)) is not None}
         try:
-            await self._confirm(rooms)
+            if self._subscriber is not None:
+                await self._subscriber.subscribe(rooms)
+            if self._positions is not None:
+                # Not of a room that was left: whoever has joined it since may not be subscribed yet.
+                await self._positions.track(self._still_entering(entering, connection))
         except BaseException:
-            self.leave([room for room in rooms if self._was_last_to_fail((connection, room))], connection)
+            for one in entering.values():
+                one.joins -= 1
+            self.leave(
+                [room for room in self._still_entering(entering, connection) if not entering[room].joins], connection
+            )
             raise
-        joined = self._delivery.rooms.rooms_of(connection)
-        for key in pending:
-            if self._pending.pop(key, None) is not None and key[1] in joined:
-                self._recoveries.joined(key[1], connection)
+        for room in self._still_entering(entering, connection):
+            del self._entering[connection, room]
+            self._recoveries.joined(room, connection)
         self._moved(rooms, connection)
 
-    def _enter(self, room: str, connection: WebSocketConnection) -> None:
-        if is_internal(room):  # it keeps nothing
-            self._delivery.rooms.join(room, connection)
-            return
-        if connection not in self._delivery.rooms.members(room):
-            self._recoveries.joining(room, connection)
-        if self._delivery.rooms.join(room, connection):
-            self._delivery.streams.open(room)
+    def _enter(self, room: str, connection: WebSocketConnection) -> _Entering | None:
+        """Become a member; None where a join of this connection has been confirmed before."""
+        key = (connection, room)
+        if room not in self._delivery.rooms.rooms_of(connection):
+            self._entering[key] = _Entering()
+            if not is_internal(room):
+                self._recoveries.joining(room, connection)
+            if self._delivery.rooms.join(room, connection) and not is_internal(room):  # ours keep nothing
+                self._delivery.streams.open(room)
+        one = self._entering.get(key)
+        if one is not None:
+            one.joins += 1
+        return one
 
-    async def _confirm(self, rooms: list[str]) -> None:
-        if self._subscriber is not None:
-            await self._subscriber.subscribe(rooms)
-        if self._positions is not None:
-            await self._positions.track(rooms)
-
-    def _was_last_to_fail(self, key: tuple[WebSocketConnection, str]) -> bool:
-        count = self._pending.get(key)  # None: confirmed, by this connection's other join or long ago
-        if count is None or count > 1:
-            if count is not None:
-                self._pending[key] = count - 1
-            return False
-        del self._pending[key]
-        return True
+    def _still_entering(self, entering: dict[str, _Entering], connection: WebSocketConnection) -> list[str]:
+        """Those that were neither confirmed nor left since."""
+        return [room for room, one in entering.items() if self._entering.get((connection, room)) is one]
 
     def leave(self, rooms: Iterable[str], connection: WebSocketConnection) -> None:
         """Leave; not being in a room is no error."""
         rooms = list(rooms)
+        for room in rooms:
+            self._entering.pop((connection, room), None)
         self._emptied(self._delivery.leave(rooms, connection))
         self._moved(rooms, connection)
 
