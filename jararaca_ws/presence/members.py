@@ -45,7 +45,11 @@ class TrackedMembers:
 
     def touch(self, room: str, connection: WebSocketConnection) -> None:
         """The connection has joined or left the room, or is another in it than before."""
-        self._touched[room, connection] = None
+        if room in self._registry.rooms_of(connection) or self._is_written(room, connection.id):
+            self._touched[room, connection] = None
+        else:
+            # It came and went between two writings; those may be far apart, while the store is away.
+            self._touched.pop((room, connection), None)
 
     def begin_anew(self) -> None:
         """Nothing of what was written is there."""

@@ -236,3 +236,44 @@ async def test_a_nudge_that_is_refused_harms_nobody():
         await instances.socket(0, "a", user="ana")
         assert [entry.user_id for entry in await manager.presence("a")] == ["ana"]
         assert manager.tracker.healthy
+
+
+async def test_who_comes_and_goes_while_the_store_is_away_is_not_remembered():
+    backend = Backend()
+    async with manager_of(backend) as manager, serving(until_closed, manager=manager) as stays:
+        await until(lambda: manager.connections)
+        backend.store.error = BackendUnavailable("it is away")
+        await manager.join(["a"], stays.connection)
+        await turns()
+        for _ in range(20):
+            async with serving(until_closed, manager=manager) as goes:
+                await until(lambda: len(manager.connections) == 2)
+                await manager.join(["a"], goes.connection)
+        assert list(manager.tracker._members._touched) == [("a", stays.connection)]
+        backend.store.error = None
+
+
+async def test_watching_that_is_undone_while_it_begins_leaves_nothing():
+    class Subscribing(Backend):
+        def __init__(self) -> None:
+            super().__init__()
+            self.confirmed = asyncio.Event()
+
+        async def subscribe(self, rooms: Any) -> None:
+            await self.confirmed.wait()
+
+        def unsubscribe(self, rooms: Any) -> None:
+            pass
+
+    backend = Subscribing()
+    async with (
+        manager_of(backend) as manager,
+        serving(until_closed, manager=manager, subprotocols=[SUBPROTOCOL]) as socket,
+    ):
+        await until(lambda: manager.connections)
+        watching = asyncio.create_task(socket.connection.watch_presence("a"))
+        await turns()
+        await socket.connection.unwatch_presence("a")
+        backend.confirmed.set()
+        await watching
+        assert not manager.tracker._watchers.rooms
