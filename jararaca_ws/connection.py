@@ -220,6 +220,8 @@ class WebSocketConnection(SocketState):
             self.flusher.settle()
             self.outbound.discard(is_control)
         super().open(subprotocol)
+        if self.recovery is not None and not self.understands_control:
+            self.recovery.come({})  # no positions will come
 
     def bind(self, membership: Membership) -> None:
         """Say who keeps the rooms of this connection."""

@@ -239,7 +239,7 @@ class LocalDelivery:
             connection.begin_close(CloseCode.INSUFFICIENT_STATE, "insufficient state")
 
     def tell(self, connections: Collection[WebSocketConnection], control: WebSocketMessageBase) -> None:
-        """Send a control message to those who understand it."""
+        """Send a control message to those who understand it, or will when they are accepted."""
         frame = None
         for connection in connections:
             if connection.may_be_told:

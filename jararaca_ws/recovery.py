@@ -134,7 +134,7 @@ class Recoveries:
             state.task.add_done_callback(self._tasks.discard)
 
     def _tell_position(self, room: str, connection: WebSocketConnection, position: StreamPosition) -> None:
-        if position != NOWHERE and not room.startswith("\x01"):
+        if position != NOWHERE:
             self._delivery.tell([connection], position_of(room, position))
 
     # --- doing it -----------------------------------------------------------------------------------------------------
@@ -250,7 +250,8 @@ class _Recovery:
             await connection.put(frame)
 
     async def _tell(self, control: WebSocketMessageBase) -> None:
-        await self._connection.put(encode(control))
+        if self._connection.may_be_told:
+            await self._connection.put(encode(control))
 
     def _has_caught_up(self, position: StreamPosition) -> bool:
         """Change over, if the room has not come further than the replay. No await: nothing comes in between.

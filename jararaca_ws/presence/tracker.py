@@ -148,6 +148,8 @@ class PresenceTracker:
         if not connection.may_be_told:
             return
         await self._join([watchers], connection)
+        if connection not in self._registry.members(watchers):
+            return  # it was told to watch no more meanwhile
         if self._watchers.add(room, connection):
             self._wake.set()
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jararaca_ws.backends.base import Replay, StreamPosition
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
@@ -575,3 +576,44 @@ async def test_garbage_in_a_history_is_dropped_and_counted():
         socket = await one.connect("a", recover={"a": start})
         await until(lambda: kept(socket) == [1])
         assert one.manager.counters.dropped == 1
+
+
+async def test_what_came_through_another_room_is_remembered_while_a_replay_waits():
+    """Though more than a thousand messages to two rooms come to the instance meanwhile."""
+    async with fleet() as [one]:
+        start = await fill(one, 5)
+        await one.connect("c", "d")
+        socket = await one.connect(recover={"a": start})
+        await until(lambda: socket.connection.recovery is not None and socket.connection.recovery.has_come)
+        await one.manager.join(["b"], socket.connection)
+        await one.manager.join(["a"], socket.connection)
+        one.link.open.clear()  # the history is slow
+        await turns()
+        for n in range(5, 305):
+            await one.manager.send(["a", "b"], Kept(n=n))
+        for n in range(1100):
+            await one.manager.send(["c", "d"], Kept(n=n))
+        await until(lambda: one.link.is_idle)
+        one.link.open.set()
+        await settled(one)
+        assert sorted(kept(socket)) == list(range(305))
+
+
+async def test_a_client_with_which_another_subprotocol_was_agreed_is_told_nothing_and_waits_for_nothing():
+    async with fleet() as [one]:
+        await fill(one, 3)
+
+        async def handler(connection: WebSocketConnection) -> None:
+            connection.bind(one.manager)
+            await connection.websocket.accept(subprotocol="other")
+            await connection.join("a")
+            await connection.closed.wait()
+
+        offered = ["other", SUBPROTOCOL, RECOVER_SUBPROTOCOL]
+        async with serving(handler, subprotocols=offered, accept=False) as socket:
+            await until(lambda: one.manager.members("a"))
+            await turns()
+            await one.manager.send(["a"], Kept(n=9))
+            await settled(one)
+            assert kept(socket) == [9]
+            assert control(socket) == []
