@@ -442,3 +442,23 @@ async def test_a_room_that_is_left_in_a_long_hole_gets_no_more_of_it():
         await until(lambda: one.manager._healer is not None and not one.manager._healer._rooms)
         await settled(one)
         assert len(kept(socket)) <= got + 1 < 21
+
+
+async def test_what_came_through_another_room_is_remembered_while_a_room_is_healed():
+    """Though more than a thousand messages to two rooms come to the instance meanwhile."""
+    async with fleet() as [one]:
+        await one.manager.send(["a"], Kept(n=0))
+        socket = await one.connect("a", "b")
+        await one.connect("c", "d")
+        one.link.lost = True
+        await one.manager.send(["a"], Kept(n=1))
+        one.link.lost = False
+        one.link.away = True
+        for n in range(2, 300):
+            await one.manager.send(["a", "b"], Kept(n=n))
+        for n in range(1100):
+            await one.manager.send(["c", "d"], Kept(n=n))
+        await until(lambda: one.link.is_idle)
+        one.link.away = False
+        await settled(one)
+        assert sorted(kept(socket)) == list(range(1, 300))

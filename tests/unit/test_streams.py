@@ -100,11 +100,23 @@ class TestCopies:
     def test_it_remembers_the_newest_and_shares_what_is_the_same(self):
         copies = Copies()
         members = [str(n) for n in range(100)]
-        for n in range(20_000):
+        for n in range(40_001):
             copies.add(f"p{n}", "a", members)
+        assert not copies.got("p19999", "1")
+        assert copies.got("p20000", "1")
+        assert copies.got("p40000", "1")
+        known = {**copies._older, **copies._newer}
+        assert len(known) == 20_001
+        assert len({id(ids) for sets in known.values() for ids in sets}) == 1
+
+    def test_of_large_rooms_whose_members_change_all_the_time_it_remembers_fewer(self):
+        copies = Copies()
+        members = [str(n) for n in range(1000)]
+        for n in range(2000):
+            copies.add(f"p{n}", "a", members[n % 2 :])
         assert not copies.got("p0", "1")
-        assert copies.got("p19999", "1")
-        assert len({id(ids) for sets in copies._got.values() for ids in sets}) == 1
+        assert copies.got("p1500", "1")
+        assert len(copies._older) + len(copies._newer) <= 2 * 512
 
     def test_what_was_replayed_is_remembered_until_its_recovery_is_over_and_the_last_of_it_until_it_goes(self):
         copies = Copies()
