@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import NamedTuple
 
 from starlette.exceptions import HTTPException, WebSocketException
@@ -71,6 +72,7 @@ class ServedWebSocket:
     def _make_writer(self) -> Writer:
         frames: DirectFrames | None = self._scope.get("extensions", {}).get(DIRECT_FRAMES)
         if frames is None:
+            _say_that_frames_leave_one_by_one()
             return TaskWriter(self.connection, self._send)
         return DirectWriter(self.connection, frames)
 
@@ -280,6 +282,14 @@ class ServedWebSocket:
         deadline = self._handler_deadline
         if deadline is not None and not deadline.expired():
             deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+@cache  # once in a process
+def _say_that_frames_leave_one_by_one() -> None:
+    _log.info(
+        "this ASGI server offers no writing of frames: they leave one by one, through its send; "
+        "`jararaca-ws serve`, or uvicorn with --ws jararaca_ws.server:WebSocketProtocol, is faster"
+    )
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

@@ -16,6 +16,7 @@ from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.frames import Frame
 from jararaca_ws.protocol import CloseCode
+from jararaca_ws.serving import _say_that_frames_leave_one_by_one
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter
@@ -557,3 +558,14 @@ async def test_a_server_that_raises_ends_the_connection_quietly(caplog: pytest.L
     await writing
     assert connection.close_code == 1006
     assert errors_in(caplog) == []
+
+
+async def test_a_server_that_takes_no_frames_is_told_of_once(caplog: pytest.LogCaptureFixture):
+    _say_that_frames_leave_one_by_one.cache_clear()
+    caplog.set_level(logging.INFO, logger="jararaca_ws")
+    for _ in range(2):
+        async with serving(until_closed):
+            pass
+    lines = [record.getMessage() for record in caplog.records if "one by one" in record.getMessage()]
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
