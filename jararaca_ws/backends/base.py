@@ -127,8 +127,9 @@ class GapFunc(Protocol):
 class WebSocketConnectionBackend(Protocol):
     """Carries frames to every instance, the sending one included: local delivery too comes back this way.
 
-    Guarantee asked of a backend: at most once, in order for each room and sender. Frames are complete UTF-8 JSON
-    texts, at most as long as the outbound queue of a connection.
+    Guarantee asked of a backend: at most once, in order for each room and sender. What it carries are bytes that mean
+    nothing to it: most are UTF-8 JSON texts, some are marked by a control character before that, and rooms of our own
+    begin with one. They are little longer than the outbound queue of a connection.
     """
 
     async def broadcast(self, message: bytes) -> None:
