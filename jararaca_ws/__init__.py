@@ -68,6 +68,7 @@ from jararaca_ws.errors import (
     Unroutable,
 )
 from jararaca_ws.health import Health, ReportsHealth
+from jararaca_ws.hosting import current_connection
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppInterceptorWithLifecycle,
@@ -137,6 +138,7 @@ __all__ = [
     "WebSocketConnection",
     "WebSocketConnectionManager",
     "WebSocketEndpoint",
+    "current_connection",
     "WebSocketMessage",
     "WebSocketMessageBase",
     "ephemeral",

@@ -52,7 +52,8 @@ _publisher: ContextVar[MessagePublisher] = ContextVar("jararaca_ws_publisher")
 _bus: ContextVar[MessagePublisher] = ContextVar("jararaca_ws_bus")
 
 _WS_CURE = (
-    "put a WebSocketInterceptor into the Microservice's interceptors; in scripts, and where the unit of work is over "
+    "put a WebSocketInterceptor into the Microservice's interceptors, or install(app) it in a FastAPI application of "
+    "your own; in scripts, and where the unit of work is over "
     "(a background task of FastAPI, a streamed body, what follows the yield of a dependency), run the code inside "
     "`with provide_ws_manager(manager):`, with the manager that use_ws_manager() gave before"
 )

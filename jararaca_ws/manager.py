@@ -219,7 +219,7 @@ class WebSocketConnectionManager:
 
         Raises:
             ConnectionClosed: it is closed.
-            ConfigurationError: it is not served by a ``@WebSocketEndpoint``.
+            ConfigurationError: it is served neither by a ``@WebSocketEndpoint`` nor by a host.
         """
         connection = _connection_of(websocket)
         self._take_in(connection)
@@ -484,6 +484,7 @@ def _connection_of(websocket: WebSocket | WebSocketConnection) -> WebSocketConne
     connection = websocket.scope.get(SCOPE_KEY)
     if not isinstance(connection, WebSocketConnection):
         raise ConfigurationError(
-            "this WebSocket is not served by jararaca_ws", "declare its route with @WebSocketEndpoint on a controller"
+            "this WebSocket is not served by jararaca_ws",
+            "declare its route with @WebSocketEndpoint on a controller, or call WebSocketInterceptor().install(app)",
         )
     return connection

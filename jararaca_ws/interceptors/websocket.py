@@ -10,7 +10,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, ClassVar
 
-from fastapi import WebSocket
+from fastapi import FastAPI, WebSocket
 from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
@@ -19,6 +19,7 @@ from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
+from jararaca_ws.hosting import install
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
@@ -32,7 +33,7 @@ __all__ = ["WebSocketInterceptor"]
 
 
 class WebSocketInterceptor:
-    """Makes WebSockets work in every unit of work of a microservice.
+    """Makes WebSockets work in every unit of work of a microservice, or of a FastAPI application (`install`).
 
     - It serves the ``@WebSocketEndpoint`` methods of the controllers.
     - It binds the manager: `use_ws_manager` works in every unit of work.
@@ -83,6 +84,25 @@ class WebSocketInterceptor:
         window = default_drain_window() if self._drain_window is None else self._drain_window
         async with self.manager, drained_on_signals(self.manager, window):
             yield
+
+    def install(self, app: FastAPI) -> None:
+        """Make a FastAPI application of your own the host, in place of a `Microservice`; before it starts.
+
+        - The manager and its backend live around the application's own lifespan.
+        - `use_ws_manager` and `WebSocketMessage.send` work in every route, in dependencies, in background tasks, in the
+          lifespan and in tasks started there; mounted applications included. Middlewares have `manager`.
+        - What a request sends is staged. It leaves, in order, right before the response starts, and is dropped where
+          the request fails: it raises, or is answered with 400 or above. A flush that fails is answered with 503.
+          Background tasks, streamed bodies and what follows the ``yield`` of a dependency send at once.
+        - Every WebSocket route is served as a ``@WebSocketEndpoint`` is, and sends at once:
+          ``Depends(current_connection)`` gives its `WebSocketConnection`. What it raises is logged, and closes the
+          socket with 1011.
+        - `Unavailable` is answered with 503 and `BadName` with 400, unless the application has handlers of its own.
+
+        Raises:
+            ConfigurationError: the application has one already, has started, or was made of a `Microservice`.
+        """
+        install(app, self.manager, lambda: self.lifecycle(app, None))
 
     def health(self) -> Sequence[Health]:
         """How well the manager and its backend are."""

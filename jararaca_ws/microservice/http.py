@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,12 +12,11 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-from jararaca_ws.errors import BadName, ConfigurationError, JararacaError, Unavailable, quoted
+from jararaca_ws.answering import add_answers
+from jararaca_ws.errors import ConfigurationError, JararacaError
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppTransactionContext,
@@ -31,8 +29,6 @@ from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.signatures import parameters_without_self
 
 __all__ = ["create_http_server"]
-
-_log = logging.getLogger("jararaca_ws")
 
 _LIFESPAN_OPTIONS = ("lifespan", "on_startup", "on_shutdown")
 
@@ -64,8 +60,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
             )
     runtime = MicroserviceRuntime(microservice)
     app = FastAPI(**{"title": microservice.name, **fastapi_options, "lifespan": _lifespan(runtime)})
-    app.exception_handlers.setdefault(Unavailable, _answer_unavailable)
-    app.exception_handlers.setdefault(BadName, _answer_bad_name)
+    add_answers(app.exception_handlers)
     app.state.jararaca_ws_runtime = runtime
     claims: dict[tuple[str, str], str] = {}
     for controller in microservice.controllers:
@@ -97,23 +92,6 @@ def _lifespan(runtime: MicroserviceRuntime) -> Callable[[FastAPI], AbstractAsync
 def _interceptor_routes(runtime: MicroserviceRuntime, interceptors: Iterable[AppInterceptor]) -> list[BaseRoute]:
     having = [interceptor for interceptor in interceptors if isinstance(interceptor, InterceptorWithRoutes)]
     return [route for interceptor in having for route in interceptor.http_routes(runtime)]
-
-
-async def _answer_unavailable(request: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, Unavailable)
-    if not isinstance(request, Request):
-        raise error  # of a WebSocket: whoever serves it closes it
-    # The reason may name hosts: it is for the log, not for the client.
-    _log.warning("%s %s is answered with 503: %s", request.method, quoted(request.url.path), error)
-    detail = f"{error.server} is unavailable: try again"
-    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})
-
-
-async def _answer_bad_name(request: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, BadName)
-    if not isinstance(request, Request):
-        raise error
-    return JSONResponse({"detail": f"this is not {error.kind}: {error.problem}"}, status_code=400)
 
 
 def _controller_router(
