@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
@@ -18,7 +19,8 @@ from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, u
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.routing import served
+from jararaca_ws.microservice.runtime import MicroserviceRuntime
+from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.staging import Stage
 
 __all__ = ["current_connection", "install"]
@@ -43,20 +45,17 @@ async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
     return await use_ws_manager().add_websocket(websocket)
 
 
-def install(
-    app: FastAPI,
-    manager: WebSocketConnectionManager,
-    lifecycle: Callable[[], AbstractAsyncContextManager[None]],
-) -> None:
-    """Make an application the host: see `WebSocketInterceptor.install`. ``lifecycle`` starts and stops the manager.
+def install(app: FastAPI, manager: WebSocketConnectionManager, runtime: MicroserviceRuntime) -> None:
+    """Make an application the host of a microservice without controllers: see `WebSocketInterceptor.install`.
 
     Raises:
         ConfigurationError: it is one already, has started, or was made of a `Microservice`.
     """
     _check(app)
     app.state.jararaca_ws_manager = manager
+    app.state.jararaca_ws_runtime = runtime
     add_answers(app.exception_handlers)
-    app.router.lifespan_context = _lifespan(app.router.lifespan_context, manager, lifecycle)
+    app.router.lifespan_context = _lifespan(app.router.lifespan_context, manager, runtime)
     # Around the router, and not as one of the application's middlewares: inside of all of those, so that none of them
     # puts the request into a task that does not see the context, and inside of the handling of exceptions.
     app.router.middleware_stack = _Host(app.router.middleware_stack, manager)
@@ -64,26 +63,22 @@ def install(
 
 def _check(app: FastAPI) -> None:
     cure = "call install once, where the application is made"
+    if hasattr(app.state, "jararaca_ws_manager"):
+        raise ConfigurationError("a WebSocketInterceptor is installed in the application already", cure)
     if hasattr(app.state, "jararaca_ws_runtime"):
         raise ConfigurationError(
             "the application is made of a Microservice", "put the WebSocketInterceptor into its interceptors"
         )
-    if hasattr(app.state, "jararaca_ws_manager"):
-        raise ConfigurationError("a WebSocketInterceptor is installed in the application already", cure)
     if app.middleware_stack is not None:
         raise ConfigurationError("the application has started already", cure)
 
 
-def _lifespan(
-    inner: Lifespan[Any],
-    manager: WebSocketConnectionManager,
-    lifecycle: Callable[[], AbstractAsyncContextManager[None]],
-) -> Lifespan[Any]:
+def _lifespan(inner: Lifespan[Any], manager: WebSocketConnectionManager, runtime: MicroserviceRuntime) -> Lifespan[Any]:
     """The application's lifespan inside of ours: it sends from its first line to its last, and its tasks do."""
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:  # starlette has one type for None and one for a mapping
-        async with lifecycle():
+        async with runtime.lifespan():
             with provide_ws_manager(manager):
                 async with inner(app) as state:
                     yield state
@@ -97,7 +92,6 @@ class _Host:
     def __init__(self, app: ASGIApp, manager: WebSocketConnectionManager) -> None:
         self._app = app
         self._manager = manager
-        self._serve_websocket = served(app, manager, self._bound)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -107,10 +101,19 @@ class _Host:
         else:
             await self._app(scope, receive, send)
 
-    @asynccontextmanager
-    async def _bound(self, websocket: WebSocket) -> AsyncIterator[None]:
-        with provide_ws_manager(self._manager):
-            yield
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        manager = self._manager
+        socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
+        socket.connection.bind(manager)
+        scope[SCOPE_KEY] = socket.connection
+
+        async def handle() -> None:
+            if manager.draining:  # it would be closed again in a moment: another instance may take it
+                raise HTTPException(503)
+            with provide_ws_manager(manager):
+                await self._app(scope, socket.receive, socket.send)
+
+        await socket.run(handle)
 
 
 class _HostedRequest:

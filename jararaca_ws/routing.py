@@ -21,7 +21,7 @@ from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
 
-__all__ = ["Endpoint", "WebSocketEndpoint", "check_paths", "endpoint_route", "endpoints_of", "served"]
+__all__ = ["Endpoint", "WebSocketEndpoint", "check_paths", "endpoint_route", "endpoints_of"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WEBSOCKET = "jararaca_ws_websocket"
@@ -134,18 +134,18 @@ def endpoint_route(
         )
     except (AssertionError, ValueError) as error:  # starlette's way to say that a path is none
         raise ConfigurationError(f"the WebSocket path {endpoint.path!r} cannot be served ({error})") from error
-    route.app = served(route.app, manager, unit_of_work)
+    route.app = _served(route.app, manager, unit_of_work)
     return route
 
 
-def served(
+def _served(
     app: ASGIApp,
     manager: WebSocketConnectionManager,
     unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
 ) -> ASGIApp:
-    """An ASGI application for WebSockets, between our receive and our send."""
+    """FastAPI's application for one route, between our receive and our send."""
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
         socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
         socket.connection.bind(manager)
         scope[SCOPE_KEY] = socket.connection
@@ -158,7 +158,7 @@ def served(
 
         await socket.run(handle)
 
-    return serve
+    return served
 
 
 def _without_self(

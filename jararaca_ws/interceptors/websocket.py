@@ -23,7 +23,9 @@ from jararaca_ws.hosting import install
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
+from jararaca_ws.microservice.config import Microservice
 from jararaca_ws.microservice.controllers import controller_path, join_paths
+from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of
 from jararaca_ws.settings import ConnectionSettings
@@ -85,7 +87,7 @@ class WebSocketInterceptor:
         async with self.manager, drained_on_signals(self.manager, window):
             yield
 
-    def install(self, app: FastAPI) -> None:
+    def install(self, app: FastAPI, *, interceptors: Sequence[Any] = ()) -> None:
         """Make a FastAPI application of your own the host, in place of a `Microservice`; before it starts.
 
         - The manager and its backend live around the application's own lifespan.
@@ -99,10 +101,16 @@ class WebSocketInterceptor:
           socket with 1011.
         - `Unavailable` is answered with 503 and `BadName` with 400, unless the application has handlers of its own.
 
+        Args:
+            app: where its routes are declared, before or after this.
+            interceptors: others that come after this one, as in a `Microservice`. They live with the application, and
+                go around every message that a client sends to typed handlers; not around the routes of HTTP.
+
         Raises:
             ConfigurationError: the application has one already, has started, or was made of a `Microservice`.
         """
-        install(app, self.manager, lambda: self.lifecycle(app, None))
+        microservice = Microservice(name=app.title, interceptors=[self, *interceptors])
+        install(app, self.manager, MicroserviceRuntime(microservice))
 
     def health(self) -> Sequence[Health]:
         """How well the manager and its backend are."""

@@ -1,7 +1,7 @@
 # No `from __future__ import annotations`: FastAPI reads annotations that are local to a test at run time.
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
 from jararaca_ws.hosting import current_connection
+from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, create_http_server
@@ -135,6 +136,37 @@ class TestLifespan:
         with pytest.raises(RuntimeError, match="away"):
             async with lifespan(app):
                 pass
+
+    async def test_other_interceptors_live_with_the_application(self):
+        steps: list[str] = []
+
+        class Database:
+            @asynccontextmanager
+            async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
+                steps.append(f"{app.name} up")
+                yield
+                steps.append("down")
+
+            @asynccontextmanager
+            async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+                steps.append(app_context.transaction_data.context_type)
+                use_ws_manager()
+                yield
+
+        app = FastAPI(title="orders")
+        WebSocketInterceptor().install(app, interceptors=[Database()])
+
+        @app.websocket("/ws")
+        async def serve(websocket: WebSocket) -> None:
+            context = AppTransactionContext(
+                transaction_data=WebSocketTransactionData(websocket=websocket), controller=object, handler=serve
+            )
+            async with websocket.app.state.jararaca_ws_runtime.unit_of_work(context):
+                await websocket.accept()
+
+        async with lifespan(app), connect(app, "/ws"):
+            pass
+        assert steps == ["orders up", "websocket", "down"]
 
     def test_it_is_installed_once_and_before_the_start(self):
         app = FastAPI()
@@ -320,6 +352,24 @@ class TestRequests:
             assert ends == ["rolled back"]
             backend.down = False
             assert (await running.http.post("/")).json() == "done"
+
+    async def test_nothing_gets_out_of_a_mounted_application_that_hides_a_failed_flush(self):
+        backend = Recording()
+        app = FastAPI()
+
+        async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+            await Told().send("a")
+            for status in (200, 201):
+                with suppress(BackendUnavailable):
+                    await send({"type": "http.response.start", "status": status, "headers": []})
+                    await send({"type": "http.response.body", "body": b"done"})
+                    return
+
+        app.mount("/sub", stubborn)
+        async with hosted(app, backend) as running:
+            assert (await running.http.post("/sub/")).status_code == 200
+            backend.down = True
+            assert (await running.http.post("/sub/")).status_code == 503
 
     async def test_a_bad_name_is_answered_with_400(self):
         app = FastAPI()
