@@ -33,12 +33,7 @@ searching = Searching()
 app = Microservice(interceptors=[HealthInterceptor(), web_sockets, searching])
 
 
-# In an application of your own, beside a WebSocketConnectionManager that it starts:
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with web_sockets.manager:
-        yield
-
-
-plain = FastAPI(lifespan=lifespan)
-plain.include_router(health_router(web_sockets.manager, searching), prefix="/health")
+# In a FastAPI application of your own, which it is installed in:
+plain = FastAPI()
+web_sockets.install(plain, interceptors=[searching])
+plain.include_router(health_router(web_sockets, searching), prefix="/health")

@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
 
 from jararaca_ws import Microservice, WebSocketInterceptor, create_http_server
-from jararaca_ws.testing import InLoopWebSocket, connect, lifespan
+from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect, lifespan
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
 from tests.servers.process import answer
 
@@ -67,6 +67,22 @@ async def test_health(load: Load):
             example.searching.index_is_loaded = True
             assert (await http.get("/health/ready")).status_code == 200
             assert (await http.get("/health/live")).status_code == 200
+
+
+async def test_fastapi_host(load: Load):
+    async with running(load("fastapi_host").app) as (app, http):
+        assert (await http.get("/health/ready")).status_code == 200
+        with pytest.raises(WebSocketClosed) as refused:
+            async with connect(app, "/orders/7/ws"):
+                pass
+        assert refused.value.status == 401
+        async with connect(app, "/orders/7/ws?token=ana") as browser, connect(app, "/orders/8/ws?token=ana") as other:
+            assert (await http.put("/orders/8", params={"status": "sent"})).status_code == 404
+            assert (await http.put("/orders/7", params={"status": "paid"})).status_code == 200
+            assert [(await browser.receive_json())["message"]["status"] for _ in range(2)] == ["paid", "packed"]
+            # What the request that failed had staged is not there.
+            with pytest.raises(TimeoutError):
+                await other.receive(timeout_s=0)
 
 
 async def test_interceptors(load: Load):
