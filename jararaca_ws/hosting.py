@@ -17,13 +17,17 @@ from jararaca_ws.backends.base import Publication
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.staging import Stage
 
-__all__ = ["current_connection", "install"]
+__all__ = ["RUNTIME_KEY", "current_connection", "install"]
+
+RUNTIME_KEY = "jararaca_ws.runtime"
+"""Where the ASGI scope of a WebSocket holds the `Runtime`: a mounted application's own state does not."""
 
 
 async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
@@ -58,7 +62,7 @@ def install(app: FastAPI, manager: WebSocketConnectionManager, runtime: Microser
     app.router.lifespan_context = _lifespan(app.router.lifespan_context, manager, runtime)
     # Around the router, and not as one of the application's middlewares: inside of all of those, so that none of them
     # puts the request into a task that does not see the context, and inside of the handling of exceptions.
-    app.router.middleware_stack = _Host(app.router.middleware_stack, manager)
+    app.router.middleware_stack = _Host(app.router.middleware_stack, manager, runtime)
 
 
 def _check(app: FastAPI) -> None:
@@ -89,9 +93,10 @@ def _lifespan(inner: Lifespan[Any], manager: WebSocketConnectionManager, runtime
 class _Host:
     """The router's application, with the manager bound around it."""
 
-    def __init__(self, app: ASGIApp, manager: WebSocketConnectionManager) -> None:
+    def __init__(self, app: ASGIApp, manager: WebSocketConnectionManager, runtime: Runtime) -> None:
         self._app = app
         self._manager = manager
+        self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -106,6 +111,7 @@ class _Host:
         socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
         socket.connection.bind(manager)
         scope[SCOPE_KEY] = socket.connection
+        scope[RUNTIME_KEY] = self._runtime
 
         async def handle() -> None:
             if manager.draining:  # it would be closed again in a moment: another instance may take it

@@ -38,6 +38,7 @@ from jararaca_ws import (
     WebSocketMessage,
     WebSocketMessageBase,
     create_http_server,
+    current_connection,
     health_router,
     recoverable,
     use_ws_manager,
@@ -112,6 +113,11 @@ async def sends(controller: Controller) -> None:
     assert_type(create_http_server(Microservice(controllers=[Controller], interceptors=[Tracing()])), FastAPI)
     # A decorated method keeps its type.
     await controller.laugh(MessageOf(Joked(joke="x"), message_id="1", attempt=1, topic="typing.joked"))
+
+
+async def hosts(app: FastAPI, websocket: WebSocket) -> None:
+    assert_type(WebSocketInterceptor().install(app, interceptors=[Tracing()]), None)
+    assert_type(await current_connection(websocket), WebSocketConnection)
 
 
 backends: list[WebSocketConnectionBackend] = [

@@ -14,7 +14,7 @@ from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
-from jararaca_ws.hosting import current_connection
+from jararaca_ws.hosting import RUNTIME_KEY, current_connection
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
@@ -153,19 +153,20 @@ class TestLifespan:
                 use_ws_manager()
                 yield
 
-        app = FastAPI(title="orders")
+        app, mounted = FastAPI(title="orders"), FastAPI()
         WebSocketInterceptor().install(app, interceptors=[Database()])
+        app.mount("/sub", mounted)
 
-        @app.websocket("/ws")
+        @mounted.websocket("/ws")
         async def serve(websocket: WebSocket) -> None:
             context = AppTransactionContext(
                 transaction_data=WebSocketTransactionData(websocket=websocket), controller=object, handler=serve
             )
-            async with websocket.app.state.jararaca_ws_runtime.unit_of_work(context):
+            async with websocket.scope[RUNTIME_KEY].unit_of_work(context):
                 await websocket.accept()
 
-        async with lifespan(app), connect(app, "/ws"):
-            pass
+        async with lifespan(app), connect(app, "/sub/ws"):
+            assert app.state.jararaca_ws_runtime.interceptors[1:]
         assert steps == ["orders up", "websocket", "down"]
 
     def test_it_is_installed_once_and_before_the_start(self):
