@@ -106,6 +106,7 @@ from jararaca_ws.microservice import (
 )
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.protocol import CloseCode
+from jararaca_ws.receiving import Receive
 from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.settings import ConnectionSettings
@@ -131,6 +132,7 @@ __all__ = [
     "ConnectionState",
     "Delivery",
     "HistoryMessage",
+    "Receive",
     "RoomHistory",
     "StreamPosition",
     "PresenceEntry",

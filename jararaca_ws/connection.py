@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 from jararaca_ws.errors import InvalidMessage, NotBound
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, ErrorMessage, decode, encode, is_control
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, encode, encode_error, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import SocketState, check_close
@@ -180,10 +180,7 @@ class WebSocketConnection(SocketState):
         What cannot be decoded is logged and refused: a client that understands control messages gets
         ``jararaca.error``; at the third one the connection is closed with 4501. A binary frame closes it with 1003.
         """
-        while not self._closing:
-            message = await self.inbound.get()
-            if message["type"] == "websocket.disconnect":
-                return
+        while (message := await self.read()) is not None:
             text = message.get("text")
             if text is None:
                 await self.close(CloseCode.UNSUPPORTED_DATA, "text frames only")
@@ -191,18 +188,27 @@ class WebSocketConnection(SocketState):
             try:
                 decoded = decode(text)
             except InvalidMessage as error:
-                await self._strike(error)
+                await self.refuse(error)
                 continue
             yield decoded
 
-    async def _strike(self, error: InvalidMessage) -> None:
-        self._strikes += 1
+    async def refuse(self, error: InvalidMessage, ref: str | None = None, *, is_strike: bool = True) -> None:
+        """Refuse what the client has sent; the third time that this is a strike, close."""
+        self._strikes += is_strike
         error_id = uuid.uuid4().hex
         _log.warning("connection %s sent a message that was refused: %s (error %s)", self.id, error, error_id)
-        if self.understands_control:
-            await self.put(encode(ErrorMessage(code=error.code, id=error_id)))
+        await self.tell_error(error.code, error_id, ref)
         if self._strikes >= _STRIKES:
             await self.close(CloseCode.BAD_REQUEST, f"{error.code}: {_STRIKES} messages were refused")
+
+    async def tell_error(self, code: str, error_id: str, ref: str | None = None) -> None:
+        """Tell a client that understands it, or has given a ``ref`` and so waits for it, what was not handled.
+
+        Raises:
+            ConnectionClosed: the socket is gone.
+        """
+        if ref is not None or self.understands_control:
+            await self.put(encode_error(code, error_id, ref))
 
     # --- for the manager ----------------------------------------------------------------------------------------------
 

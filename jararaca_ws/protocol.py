@@ -37,10 +37,14 @@ __all__ = [
     "decode",
     "decode_publication",
     "encode",
+    "encode_error",
+    "encode_fields",
     "encode_publication",
     "is_control",
     "is_finite",
     "kept_header",
+    "problem_of",
+    "refuse_words",
 ]
 
 SUBPROTOCOL = "jararaca.v1"
@@ -167,17 +171,35 @@ def encode(message: WebSocketMessageBase) -> Frame:
     cls = type(message)
     if cls.MESSAGE_ID == UNSET_MESSAGE_ID:
         raise MessageIdUnset(cls)
-    try:
-        body = cls.__pydantic_serializer__.to_json(message, by_alias=True)
-    except ValueError as error:  # PydanticSerializationError among them
-        raise MessageNotEncodable(cls, quoted(str(error))) from error
-    if b"NaN" in body or b"Infinity" in body or b"null" in body:
-        _refuse_non_finite(message, body)
+    body = encode_fields(message)
     try:
         drop_oldest, key = policy_of(cls.DELIVERY, cls.MESSAGE_ID, message)
     except (AttributeError, ValueError) as error:
         raise MessageNotEncodable(cls, quoted(str(error))) from error
     return Frame(_head(cls.MESSAGE_ID) + body + b"}", drop_oldest=drop_oldest, key=key)
+
+
+def encode_error(code: str, error_id: str, ref: str | None) -> Frame:
+    """An `ErrorMessage`, with the ref of the message that it is about."""
+    message = ErrorMessage(code=code, id=error_id)
+    if ref is None:
+        return encode(message)
+    return Frame(b'{"MESSAGE_ID":"jararaca.error","ref":%b,"message":%b}' % (to_json(ref), encode_fields(message)))
+
+
+def encode_fields(message: WebSocketMessageBase) -> bytes:
+    """The fields of a message, without the envelope.
+
+    Raises:
+        MessageNotEncodable: as `encode`.
+    """
+    try:
+        body = type(message).__pydantic_serializer__.to_json(message, by_alias=True)
+    except ValueError as error:  # PydanticSerializationError among them
+        raise MessageNotEncodable(type(message), quoted(str(error))) from error
+    if b"NaN" in body or b"Infinity" in body or b"null" in body:
+        _refuse_non_finite(message, body)
+    return body
 
 
 def _refuse_non_finite(message: WebSocketMessageBase, body: bytes) -> None:
@@ -248,10 +270,10 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
         InvalidMessage: with code ``bad_request`` (not an envelope, or its fields do not fit) or ``unknown_type``.
     """
     try:
-        _refuse_words(raw)
+        refuse_words(raw)
         message_id = _head_adapter.validate_json(raw).MESSAGE_ID
     except ValidationError as error:
-        raise InvalidMessage("bad_request", _problem(error)) from None
+        raise InvalidMessage("bad_request", problem_of(error)) from None
     except ValueError:
         raise InvalidMessage("bad_request", "not JSON: NaN or infinity") from None
     cls = None if message_id.startswith("jararaca.") else message_class(message_id)
@@ -260,18 +282,19 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
     try:
         message: WebSocketMessageBase = _envelope(cls).validate_json(raw).message
     except ValidationError as error:
-        raise InvalidMessage("bad_request", f"{quoted(message_id)}: {_problem(error)}") from None
+        raise InvalidMessage("bad_request", f"{quoted(message_id)}: {problem_of(error)}") from None
     return message
 
 
-def _refuse_words(raw: str | bytes) -> None:
+def refuse_words(raw: str | bytes) -> None:
     """Pydantic takes NaN and infinity where a field does not forbid them; they are not JSON."""
     found = ("NaN" in raw or "Infinity" in raw) if isinstance(raw, str) else (b"NaN" in raw or b"Infinity" in raw)
     if found:
         from_json(raw, allow_inf_nan=False)
 
 
-def _problem(error: ValidationError) -> str:
+def problem_of(error: ValidationError) -> str:
+    """What was wrong, for a log."""
     # Not the message: it may quote what the client wrote. The place may be a key of its own making.
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])

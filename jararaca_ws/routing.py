@@ -5,23 +5,34 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastapi import WebSocket, params
 from fastapi.routing import APIWebSocketRoute
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope, Send
+from starlette.types import Receive as Receives
 
 from jararaca_ws.connection import WebSocketConnection
+from jararaca_ws.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
-from jararaca_ws.interceptors.base import ENDPOINT_MARK
+from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
+from jararaca_ws.message_work import Host
+from jararaca_ws.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
 
-__all__ = ["Endpoint", "WebSocketEndpoint", "check_paths", "endpoint_route", "endpoints_of"]
+__all__ = [
+    "Endpoint",
+    "WebSocketEndpoint",
+    "check_paths",
+    "endpoint_route",
+    "endpoints_of",
+    "refuse_while_draining",
+    "served_by",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WEBSOCKET = "jararaca_ws_websocket"
@@ -39,12 +50,18 @@ class WebSocketEndpoint:
     The interceptors go around the method, for as long as it runs; what it sends leaves at once. When it returns the
     socket is closed with 1000, when it raises with 1011, and the error is logged once.
 
+    Where the controller has `Receive` methods, they handle what the client sends, from when the method has returned.
+    The interceptors around the method have ended then, and each message has its own.
+
     Args:
         path: as in FastAPI.
         accept: False when the method accepts by itself, with ``connection.accept()``: after it has joined its rooms,
             say, so that a browser misses nothing that is sent once it is connected.
         name: of the route, for ``url_path_for``.
         dependencies: FastAPI dependencies that run before the method; one that raises refuses the handshake.
+        concurrency: how many messages of one client are handled at once; 1 keeps their order.
+        discriminator: the field that says the class of a message, where clients send no envelopes.
+        binary: what clients send, and what handlers return, are binary frames.
 
     Raises:
         ConfigurationError: at once, for a function that is not ``async def``.
@@ -57,6 +74,9 @@ class WebSocketEndpoint:
         accept: bool = True,
         name: str | None = None,
         dependencies: Sequence[params.Depends] = (),
+        concurrency: int = 1,
+        discriminator: str | None = None,
+        binary: bool = False,
     ) -> None:
         if not isinstance(path, str):
             raise ConfigurationError("@WebSocketEndpoint was used without a path", 'write @WebSocketEndpoint("/path")')
@@ -64,13 +84,10 @@ class WebSocketEndpoint:
         self.accept = accept
         self.name = name
         self.dependencies = dependencies
+        self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
 
     def __call__(self, function: _F) -> _F:
-        if not inspect.iscoroutinefunction(function):
-            raise ConfigurationError(
-                f"{function.__module__}.{function.__qualname__} is a @WebSocketEndpoint but not async",
-                "write async def",
-            )
+        check_async(function, "a @WebSocketEndpoint")
         setattr(function, ENDPOINT_MARK, self)
         return function
 
@@ -81,23 +98,65 @@ class Endpoint:
 
     Attributes:
         path: the whole path, that of the controller included.
+        dispatch: None where no `Receive` method handles what clients send.
     """
 
     path: str
     controller: type
     function: Callable[..., Awaitable[None]]
     spec: WebSocketEndpoint
+    dispatch: Dispatch | None = None
 
 
 def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]:
-    """The endpoints of a controller, inherited ones included; ``join`` makes a whole path of an endpoint's path."""
+    """The endpoints of a controller, inherited ones included; ``join`` makes a whole path of an endpoint's path.
+
+    Raises:
+        ConfigurationError: a ``@Receive`` method belongs to none of them, or cannot be called.
+    """
     found = []
     for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
         function = inspect.getattr_static(controller, name)
         spec = getattr(function, ENDPOINT_MARK, None)
         if isinstance(spec, WebSocketEndpoint):
             found.append(Endpoint(path=join(spec.path), controller=controller, function=function, spec=spec))
-    return found
+    return _with_receivers(controller, found)
+
+
+def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoint]:
+    by_name: dict[str, list[InboundHandler]] = {one.function.__name__: [] for one in endpoints}
+    for function, spec in receivers_of(controller):
+        endpoint = _endpoint_of(function, spec, endpoints)
+        by_name[endpoint.function.__name__].append(
+            handler_of(
+                function,
+                spec.message_type,
+                controller=controller,
+                dependencies=spec.dependencies,
+                path=endpoint.path,
+            )
+        )
+    return [
+        replace(one, dispatch=Dispatch(_name(one.function), controller, handlers, one.spec.options))
+        if (handlers := by_name[one.function.__name__])
+        else one
+        for one in endpoints
+    ]
+
+
+def _endpoint_of(function: Callable[..., Any], spec: Receive, endpoints: list[Endpoint]) -> Endpoint:
+    named = [one for one in endpoints if spec.endpoint in (None, one.function.__name__)]
+    if len(named) == 1:
+        return named[0]
+    wanted = "no @WebSocketEndpoint" if spec.endpoint is None else f"no @WebSocketEndpoint {spec.endpoint!r}"
+    raise ConfigurationError(
+        f"{_name(function)} is @Receive, and its controller has {'several endpoints' if named else wanted}",
+        "name one: @Receive(Message, endpoint='method')" if named else "add it, and write it as its method's name",
+    )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def check_paths(endpoints: Sequence[Endpoint]) -> None:
@@ -113,52 +172,60 @@ def check_paths(endpoints: Sequence[Endpoint]) -> None:
             raise DuplicateEndpoint(endpoint.path, first.function, endpoint.function)
 
 
-def endpoint_route(
-    endpoint: Endpoint,
-    *,
-    manager: WebSocketConnectionManager,
-    build: Callable[[type], Any],
-    unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
-) -> APIWebSocketRoute:
+def endpoint_route(endpoint: Endpoint, *, manager: WebSocketConnectionManager, host: Host) -> APIWebSocketRoute:
     """The route that serves an endpoint.
 
-    ``unit_of_work`` goes around the handling of one WebSocket, FastAPI's dependencies included; within it, ``build``
-    makes the controller.
+    One unit of work of the host goes around the endpoint, FastAPI's dependencies included, and one around each message
+    that a `Receive` method handles; within them, it builds the controller.
     """
     try:
         route = APIWebSocketRoute(
             endpoint.path,
-            _without_self(endpoint, manager, build),
+            _without_self(endpoint, manager, host.build),
             name=endpoint.spec.name or endpoint.function.__name__,
             dependencies=endpoint.spec.dependencies,
         )
     except (AssertionError, ValueError) as error:  # starlette's way to say that a path is none
         raise ConfigurationError(f"the WebSocket path {endpoint.path!r} cannot be served ({error})") from error
-    route.app = _served(route.app, manager, unit_of_work)
+    route.app = _served(route.app, endpoint, manager, host)
     return route
 
 
-def _served(
-    app: ASGIApp,
-    manager: WebSocketConnectionManager,
-    unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
-) -> ASGIApp:
+def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host) -> ASGIApp:
     """FastAPI's application for one route, between our receive and our send."""
 
-    async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
-        socket.connection.bind(manager)
-        scope[SCOPE_KEY] = socket.connection
+    async def served(scope: Scope, receive: Receives, send: Send) -> None:
+        socket = served_by(manager, scope, receive, send)
+        connection = socket.connection
 
         async def handle() -> None:
-            if manager.draining:  # it would be closed again in a moment: another instance may take it
-                raise HTTPException(503)
-            async with unit_of_work(socket.connection.websocket):
+            refuse_while_draining(manager)
+            data = WebSocketTransactionData(websocket=connection.websocket, connection=connection)
+            app_context = AppTransactionContext(
+                transaction_data=data, controller=endpoint.controller, handler=endpoint.function
+            )
+            async with host.unit_of_work(app_context):
                 await app(scope, socket.receive, socket.send)
+            if endpoint.dispatch is not None and connection.accepted:
+                await endpoint.dispatch.serve(connection, host)
 
         await socket.run(handle)
 
     return served
+
+
+def served_by(manager: WebSocketConnectionManager, scope: Scope, receive: Receives, send: Send) -> ServedWebSocket:
+    """A WebSocket that the manager can take in; the scope holds its connection."""
+    socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
+    socket.connection.bind(manager)
+    scope[SCOPE_KEY] = socket.connection
+    return socket
+
+
+def refuse_while_draining(manager: WebSocketConnectionManager) -> None:
+    """Refuse a handshake that would be closed again in a moment: another instance may take it."""
+    if manager.draining:
+        raise HTTPException(503)
 
 
 def _without_self(
@@ -181,9 +248,10 @@ def _without_self(
     async def served(**values: Any) -> None:
         websocket: WebSocket = values[sockets[-1]] if sockets else values.pop(_WEBSOCKET)
         connection: WebSocketConnection = websocket.scope[SCOPE_KEY]
-        if connections:
+        if connections or endpoint.dispatch is not None:
             connection.websocket = websocket
-            if endpoint.spec.accept:
+            # Who asks for nothing but FastAPI's WebSocket accepts it.
+            if endpoint.spec.accept and (connections or not sockets):
                 await connection.accept()
             await manager.add_websocket(connection)
         await function(build(endpoint.controller), **values, **dict.fromkeys(connections, connection))

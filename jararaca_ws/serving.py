@@ -22,7 +22,7 @@ from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState, check_close
 from jararaca_ws.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 
-__all__ = ["ServedWebSocket"]
+__all__ = ["ServedWebSocket", "is_own_end"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -244,7 +244,7 @@ class ServedWebSocket:
 
     def _end_of(self, error: Exception) -> _End:
         connection_id = self.connection.id
-        if self._is_own_end(error):
+        if is_own_end(error, self.connection):
             return _End(CloseCode.NORMAL)
         if isinstance(error, BadName):
             # As good as always a path parameter that the client wrote: its mistake, not the handler's.
@@ -262,13 +262,6 @@ class ServedWebSocket:
         if isinstance(error, HTTPException):
             return _End(CloseCode.POLICY_VIOLATION, "", error.status_code)
         return self._failed(error)
-
-    def _is_own_end(self, error: BaseException) -> bool:
-        if isinstance(error, BaseExceptionGroup):
-            return all(map(self._is_own_end, error.exceptions))
-        if isinstance(error, ConnectionClosed):
-            return error.connection_id == self.connection.id
-        return isinstance(error, WebSocketDisconnect)
 
     def _failed(self, error: BaseException) -> _End:
         error_id = uuid.uuid4().hex
@@ -290,6 +283,15 @@ def _say_that_frames_leave_one_by_one() -> None:
         "this ASGI server offers no writing of frames: they leave one by one, through its send; "
         "`jararaca-ws serve`, or uvicorn with --ws jararaca_ws.server:WebSocketProtocol, is faster"
     )
+
+
+def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
+    """Whether an error only says that this connection is closed."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_own_end(one, connection) for one in error.exceptions)
+    if isinstance(error, ConnectionClosed):
+        return error.connection_id == connection.id
+    return isinstance(error, WebSocketDisconnect)
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from jararaca_ws.errors import ConfigurationError
 
-__all__ = ["parameters_without_self"]
+__all__ = ["parameters_of", "parameters_without_self"]
 
 
-def parameters_without_self(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], Any]:
-    """The parameters of a method after ``self``, and what it returns, annotations resolved.
+def parameters_of(
+    function: Callable[..., Any], names: Mapping[str, Any] | None = None
+) -> tuple[list[inspect.Parameter], Any]:
+    """The parameters of a function, and what it returns, annotations resolved.
+
+    ``names`` are those that an annotation may use although the module does not know them.
 
     Raises:
-        ConfigurationError: an annotation is not known at run time, or there is no ``self``.
+        ConfigurationError: an annotation is not known at run time.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     try:
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(function, localns=dict(names or {}), include_extras=True)
     except NameError as error:
         raise ConfigurationError(
             f"{name} is annotated with {error.name!r}, which its module does not know at run time",
             "import it at the top of the module, not under `if TYPE_CHECKING:` nor inside of a function",
         ) from None
     signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
+    parameters = [one.replace(annotation=hints.get(one.name, one.annotation)) for one in signature.parameters.values()]
+    return parameters, hints.get("return", signature.return_annotation)
+
+
+def parameters_without_self(
+    function: Callable[..., Any], names: Mapping[str, Any] | None = None
+) -> tuple[list[inspect.Parameter], Any]:
+    """The parameters of a method after ``self``; the rest as `parameters_of`.
+
+    Raises:
+        ConfigurationError: as `parameters_of`, or there is no ``self``.
+    """
+    parameters, returned = parameters_of(function, names)
     if not parameters:
+        name = f"{function.__module__}.{function.__qualname__}"
         raise ConfigurationError(f"{name} takes no self", "it has to be a method of its controller")
-    resolved = [one.replace(annotation=hints.get(one.name, one.annotation)) for one in parameters[1:]]
-    return resolved, hints.get("return", signature.return_annotation)
+    return parameters[1:], returned

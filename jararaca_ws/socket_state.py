@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from enum import Enum
+from typing import Any
 
 from jararaca_ws.errors import ConnectionClosed
 from jararaca_ws.flushing import TickFlusher
@@ -74,6 +75,11 @@ class SocketState:
     def understands_control(self) -> bool:
         """Whether the client agreed to the subprotocol, and so to control messages."""
         return self.subprotocol == SUBPROTOCOL
+
+    async def read(self) -> MutableMapping[str, Any] | None:
+        """What the client has sent next, as ASGI has it; None when it has gone, or we have begun to close."""
+        message = None if self._closing else await self.inbound.get()
+        return None if message is None or message["type"] == "websocket.disconnect" else message
 
     # --- frames -------------------------------------------------------------------------------------------------------
 

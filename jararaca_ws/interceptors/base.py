@@ -24,6 +24,7 @@ __all__ = [
     "InterceptorWithRoutes",
     "InterceptorWithWork",
     "MessageBusTransactionData",
+    "RECEIVE_MARK",
     "Runtime",
     "SERVED_BY",
     "TransactionData",
@@ -33,6 +34,7 @@ __all__ = [
 
 ENDPOINT_MARK = "__jararaca_ws_endpoint__"
 HANDLER_MARK = "__jararaca_ws_message_handler__"
+RECEIVE_MARK = "__jararaca_ws_receive__"
 SERVED_BY = {
     ENDPOINT_MARK: ("a @WebSocketEndpoint", "WebSocketInterceptor"),
     HANDLER_MARK: ("a @MessageHandler", "MessageBusInterceptor"),
@@ -68,9 +70,16 @@ class MessageBusTransactionData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketTransactionData:
-    """One WebSocket: from its handshake to the end of its handler."""
+    """One message that came through a WebSocket; or its endpoint, from the handshake until the method returns.
+
+    Attributes:
+        connection: the `WebSocketConnection`.
+        message: what the handler gets; None for the endpoint itself, and where a router's client comes and goes.
+    """
 
     websocket: WebSocket
+    connection: Any = None
+    message: Any = None
     context_type: Literal["websocket"] = "websocket"
 
 

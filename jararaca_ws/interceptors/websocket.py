@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from itertools import count
 from typing import Any, ClassVar
 
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
@@ -20,14 +20,19 @@ from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
-from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, Runtime, WebSocketTransactionData
+from jararaca_ws.interceptors.base import (
+    ENDPOINT_MARK,
+    AppTransactionContext,
+    Runtime,
+    TransactionData,
+)
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.config import Microservice
 from jararaca_ws.microservice.controllers import controller_path, join_paths
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
-from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of
+from jararaca_ws.routing import check_paths, endpoint_route, endpoints_of
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.staging import Stage, staged
 
@@ -42,7 +47,8 @@ class WebSocketInterceptor:
     - In an HTTP request and in a message-bus handler, `WebSocketMessage.send` is staged. When the unit of work
       succeeds the staged messages leave in order, in one go; when it fails they are dropped. A flush that fails fails
       the unit of work: HTTP 503, a retry on the bus.
-    - In a WebSocket handler messages leave at once.
+    - In a WebSocket endpoint messages leave at once. Each message that a `Receive` method handles is a unit of work
+      like a request.
     - What a message-bus handler has staged gets ids that are the same when the bus message is delivered again: then it
       reaches nobody a second time, for as long as the backend remembers (five minutes, with ours).
 
@@ -128,25 +134,13 @@ class WebSocketInterceptor:
             for endpoint in endpoints_of(controller, partial(join_paths, controller_path(controller)))
         ]
         check_paths(endpoints)
-        return [self._route(runtime, endpoint) for endpoint in endpoints]
-
-    def _route(self, runtime: Runtime, endpoint: Endpoint) -> BaseRoute:
-        def unit_of_work(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
-            return runtime.unit_of_work(
-                AppTransactionContext(
-                    transaction_data=WebSocketTransactionData(websocket=websocket),
-                    controller=endpoint.controller,
-                    handler=endpoint.function,
-                )
-            )
-
-        return endpoint_route(endpoint, manager=self.manager, build=runtime.build, unit_of_work=unit_of_work)
+        return [endpoint_route(endpoint, manager=self.manager, host=runtime) for endpoint in endpoints]
 
     @asynccontextmanager
     async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
         """Bind the manager, and stage what is sent where the unit of work can fail as a whole."""
         with provide_ws_manager(self.manager):
-            if app_context.transaction_data.context_type == "websocket":
+            if _is_endpoint(app_context.transaction_data):
                 yield
                 return
             async with staged(
@@ -164,6 +158,11 @@ class WebSocketInterceptor:
         where = f"{self._service}:{controller.__module__}.{controller.__qualname__}.{handler.__name__}"
         # A digest, because these have any length, and the other services of the fleet have handlers of the same names.
         return blake2b(f"{data.message_id}:{where}".encode(), digest_size=16).hexdigest()
+
+
+def _is_endpoint(data: TransactionData) -> bool:
+    """Whether it lasts as long as a socket may, so that nothing can wait for its end."""
+    return data.context_type == "websocket" and data.message is None
 
 
 class _StagingSender:
