@@ -112,6 +112,7 @@ from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
+from jararaca_ws.websocket_router import WebSocketRouter
 
 __version__ = "0.1.0"
 
@@ -143,6 +144,7 @@ __all__ = [
     "current_connection",
     "WebSocketMessage",
     "WebSocketMessageBase",
+    "WebSocketRouter",
     "ephemeral",
     "latest",
     "recoverable",

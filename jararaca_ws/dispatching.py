@@ -12,7 +12,7 @@ from pydantic import BaseModel, PydanticUserError
 
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import ConfigurationError, InvalidMessage
-from jararaca_ws.inbound import Codec, Envelopes, FlatPayloads, flat_reply
+from jararaca_ws.inbound import Codec, Envelopes, FlatPayloads, NoMessages, flat_reply
 from jararaca_ws.message_work import Host, MessageWork
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase
 from jararaca_ws.protocol import CloseCode
@@ -159,6 +159,8 @@ def _by_class(where: str, handlers: Sequence[InboundHandler]) -> dict[type[BaseM
 
 
 def _codec(where: str, classes: list[type[BaseModel]], discriminator: str | None) -> Codec:
+    if not classes:
+        return NoMessages()
     messages = [cls for cls in classes if issubclass(cls, WebSocketMessageBase)]
     try:
         if discriminator is not None or not messages:

@@ -13,7 +13,7 @@ from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import encode, encode_fields, problem_of, refuse_words
 
-__all__ = ["Codec", "Envelopes", "FlatPayloads", "Inbound", "flat_reply"]
+__all__ = ["Codec", "Envelopes", "FlatPayloads", "Inbound", "NoMessages", "flat_reply"]
 
 
 class Inbound(NamedTuple):
@@ -87,6 +87,19 @@ class Envelopes:
         if ref is not None:
             return Frame(b'{"MESSAGE_ID":"jararaca.reply","ref":%b,"message":%b}' % (to_json(ref), _json(value)))
         return encode(value) if isinstance(value, WebSocketMessageBase) else None
+
+
+class NoMessages:
+    """Where nothing is handled."""
+
+    def decode(self, raw: str | bytes) -> Inbound:
+        raise InvalidMessage("unknown_type", "nothing is handled here")
+
+    def ref_of(self, raw: str | bytes) -> str | None:
+        return None
+
+    def reply(self, value: Any, ref: str | None) -> Frame | None:
+        return flat_reply(value)
 
 
 class FlatPayloads:

@@ -19,8 +19,8 @@ RedisWebSocketConnectionBackend Replay ReportsHealth RestController Retention Ro
 StartableBackend StreamPosition SubscribingBackend TransactionData Unavailable UnitOfWorkOver
 UnresolvableDependency Unroutable WebSocketConnection WebSocketConnectionBackend WebSocketConnectionManager
 WebSocketEndpoint WebSocketInterceptor WebSocketMessage WebSocketMessageBase WebSocketMessageSender
-WebSocketTransactionData create_http_server current_connection ephemeral health_router latest provide_bus
-provide_publisher provide_ws_manager provide_ws_message_sender recoverable use_bus use_publisher
+WebSocketRouter WebSocketTransactionData create_http_server current_connection ephemeral health_router latest
+provide_bus provide_publisher provide_ws_manager provide_ws_message_sender recoverable use_bus use_publisher
 use_ws_manager use_ws_message_sender
 """.split()  # noqa: SIM905  # ninety names read better so
 
