@@ -208,6 +208,35 @@ async def chromium(path: str) -> AsyncIterator[Page]:
         await browser.close()
 
 
+async def test_receiving(load: Load):
+    example = load("receiving")
+    move = {"MESSAGE_ID": "game.move", "message": {"square": 4}, "ref": "1"}
+    moved = {"square": 4, "number": 1}
+    async with running(example.app) as (app, _), connect(app, "/games/g") as ana, connect(app, "/games/g") as bo:
+        await ana.send_text(json.dumps(move))
+        assert await bo.receive_json() == {"MESSAGE_ID": "game.moved", "message": moved}
+        assert await ana.receive_json() == {"MESSAGE_ID": "game.moved", "message": moved}
+        assert await ana.receive_json() == {"MESSAGE_ID": "jararaca.reply", "ref": "1", "message": moved}
+        await bo.send_text(json.dumps(move))
+        error = await bo.receive_json()
+        assert (error["MESSAGE_ID"], error["ref"]) == ("jararaca.error", "1")
+        assert error["message"]["code"] == "bad_request"
+
+
+async def test_receiving_router(load: Load):
+    example = load("receiving_router")
+    async with running(example.app) as (app, _):
+        async with connect(app, "/api/halls/a?token=no") as refused:
+            assert (await refused.closed()).code == 4507
+        async with connect(app, "/api/halls/a?token=open%20sesame") as socket:
+            await socket.send_text('{"MESSAGE_ID": "hall.said", "message": {"text": "hello"}}')
+            await socket.send_text("hello")
+            assert [(await socket.receive_json())["message"]["text"] for _ in range(2)] == [
+                "hello",
+                "this is bad_request",
+            ]
+
+
 async def test_inbound(load: Load):
     draw: dict[str, Any] = {"MESSAGE_ID": "board.draw", "message": {"x": 1, "y": 2}}
     clear: dict[str, Any] = {"MESSAGE_ID": "board.clear", "message": {}}
