@@ -48,6 +48,9 @@ from jararaca_ws.errors import (
     BadRoom,
     BadUserId,
     BrokerUnavailable,
+    CallError,
+    CallFailed,
+    CallTimeout,
     ConfigurationError,
     ConnectionClosed,
     ContextError,
@@ -109,6 +112,7 @@ from jararaca_ws.protocol import CloseCode
 from jararaca_ws.receiving import Receive
 from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.rpc import WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
@@ -145,6 +149,7 @@ __all__ = [
     "WebSocketMessage",
     "WebSocketMessageBase",
     "WebSocketRouter",
+    "WebSocketRequest",
     "ephemeral",
     "latest",
     "recoverable",
@@ -212,6 +217,9 @@ __all__ = [
     "BadRoom",
     "BadUserId",
     "BrokerUnavailable",
+    "CallError",
+    "CallFailed",
+    "CallTimeout",
     "ConfigurationError",
     "ConnectionClosed",
     "ContextError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, MutableMapping
+from datetime import timedelta
 from typing import Any, Protocol
 
 from starlette.types import Scope
@@ -15,6 +16,7 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, encode, encode_error, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
+from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import SocketState, check_close
 
@@ -75,6 +77,8 @@ class WebSocketConnection(SocketState):
         self.metadata: dict[str, Any] = {}
         offered = scope.get("subprotocols", ())
         self.recovery = RecoveryRequest() if RECOVER_SUBPROTOCOL in offered and SUBPROTOCOL in offered else None
+        #: What the client was asked; None before the first call.
+        self.calls: PendingCalls | None = None
         self._strikes = 0
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
@@ -164,6 +168,30 @@ class WebSocketConnection(SocketState):
         """
         await self.put(encode(message))
 
+    async def call(self, request: WebSocketRequest[Reply], timeout: timedelta = CALL_TIMEOUT) -> Reply:
+        """Ask the client, and wait for its reply. Any client can answer: see ``docs/protocol.md``.
+
+        The answer is read whether or not the handler reads, so a handler may call. Only where the client sends more
+        than the inbound queue takes before it answers, and the handler waits here in place of reading that, nothing
+        is left but the timeout. Cancellation, and every error, leave nothing behind; an answer that comes then is
+        swallowed.
+
+        Args:
+            request: its class says what the reply is: ``WebSocketRequest[Reply]``.
+            timeout: for the question to be queued and the answer to come.
+
+        Raises:
+            CallTimeout: there was no answer in time.
+            CallFailed: the client answered with an error (its ``code``) or not with a reply of this type
+                (``bad_reply``), or 128 calls wait for it already (``too_many_calls``).
+            ConnectionClosed: the socket is closed, or was closed while waiting.
+            ConfigurationError: the class does not say what the reply is.
+            MessageIdUnset, MessageNotEncodable: as `WebSocketMessage.send`.
+        """
+        if self.calls is None:
+            self.calls = PendingCalls()
+        return await self.calls.call(request, self.put, timeout)
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close after what is queued has been written; returns when the socket is closed. Safe to call again.
 
@@ -239,6 +267,8 @@ class WebSocketConnection(SocketState):
             self._on_closed.append(callback)
 
     def tell_closed(self) -> None:
+        if self.calls is not None:
+            self.calls.close(self.end())
         for callback in self._on_closed:
             callback(self)
 

@@ -24,6 +24,9 @@
     ├── BadName                       a name that cannot be used
     │   ├── BadRoom                   not a room name
     │   └── BadUserId                 not a user id
+    ├── CallError                     a client was asked, and there is no reply
+    │   ├── CallFailed                it answered with an error, or with what is no reply
+    │   └── CallTimeout               it did not answer in time
     ├── ConnectionClosed              the socket is gone
     └── IllegalTransition             a step that the state does not allow
 
@@ -32,6 +35,7 @@ Errors carry fields and build their sentence in ``__str__``.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
@@ -42,6 +46,9 @@ __all__ = [
     "BadRoom",
     "BadUserId",
     "BrokerUnavailable",
+    "CallError",
+    "CallFailed",
+    "CallTimeout",
     "ConfigurationError",
     "ConnectionClosed",
     "ContextError",
@@ -318,6 +325,39 @@ class BadUserId(BadName):
     """Not a user id: one is 1 to 255 bytes of UTF-8 without control or format characters."""
 
     kind = "a user id"
+
+
+class CallError(JararacaError):
+    """A client was asked something, and there is no reply."""
+
+
+class CallFailed(CallError):
+    """A call was answered with an error, or with something else than its reply; or too many wait for this client.
+
+    Attributes:
+        code: the client's own word, at most 64 characters of anything; or ``"bad_reply"`` or ``"too_many_calls"``.
+        problem: for our log only.
+    """
+
+    def __init__(self, code: str, problem: str) -> None:
+        super().__init__(code, problem)
+        self.code = code
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the call failed with {quoted(self.code)}: {self.problem}"
+
+
+class CallTimeout(CallError):
+    """Nobody answered a call in time. Whether the client has seen it is open."""
+
+    def __init__(self, request_class: type, timeout: timedelta) -> None:
+        super().__init__(request_class, timeout)
+        self.request_class = request_class
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"nobody answered {_named(self.request_class)} within {self.timeout.total_seconds():g} s"
 
 
 class ConnectionClosed(JararacaError):

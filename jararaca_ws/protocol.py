@@ -287,14 +287,18 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
 
 
 def refuse_words(raw: str | bytes) -> None:
-    """Pydantic takes NaN and infinity where a field does not forbid them; they are not JSON."""
+    """Pydantic takes NaN and infinity where a field does not forbid them; they are not JSON.
+
+    Raises:
+        ValueError: it holds them.
+    """
     found = ("NaN" in raw or "Infinity" in raw) if isinstance(raw, str) else (b"NaN" in raw or b"Infinity" in raw)
     if found:
         from_json(raw, allow_inf_nan=False)
 
 
 def problem_of(error: ValidationError) -> str:
-    """What was wrong, for a log."""
+    """What is wrong with a peer's message, for our log."""
     # Not the message: it may quote what the client wrote. The place may be a key of its own making.
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])

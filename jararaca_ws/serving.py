@@ -112,6 +112,8 @@ class ServedWebSocket:
             while (message := await self._receive())["type"] != "websocket.disconnect":
                 if self.connection.recovery is not None and self.connection.takes(message):
                     continue
+                if self.connection.calls is not None and self.connection.calls.take(message):
+                    continue
                 discarded = inbound.discarded
                 await inbound.put(message)
                 if inbound.discarded > discarded == 0:

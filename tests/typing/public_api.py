@@ -37,6 +37,7 @@ from jararaca_ws import (
     WebSocketInterceptor,
     WebSocketMessage,
     WebSocketMessageBase,
+    WebSocketRequest,
     create_http_server,
     current_connection,
     health_router,
@@ -56,6 +57,17 @@ class Said(WebSocketMessage):
 class Kept(WebSocketMessage):
     MESSAGE_ID = "typing.kept"
     DELIVERY = recoverable(size=10, ttl=timedelta(minutes=1))
+
+
+class HowMany(WebSocketRequest[list[int]]):
+    MESSAGE_ID = "typing.how_many"
+    what: str
+
+
+async def calls(connection: WebSocketConnection) -> None:
+    assert_type(await connection.call(HowMany(what="x")), list[int])
+    assert_type(await connection.call(HowMany(what="x"), timeout=timedelta(seconds=1)), list[int])
+    await connection.call(Said(text="x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def recovers(manager: WebSocketConnectionManager) -> None:

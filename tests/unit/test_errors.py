@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from datetime import timedelta
 from enum import Enum
 
 import pytest
@@ -54,6 +55,8 @@ EXAMPLES = [
     (BadRoom("a\nb", "control"), [r"'a\nb'", "control"]),
     (BadRoom(7, "a room is a string"), ["a int", "a room is a string"]),
     (errors.BadUserId("a\nb", "control"), [r"'a\nb'", "a user id", "control"]),
+    (errors.CallFailed("denied\n", "no"), [r"'denied\n'", "no"]),
+    (errors.CallTimeout(First, timedelta(seconds=2)), ["test_errors.First", "2 s"]),
     (ConnectionClosed("c1", 4008, "slow"), ["c1", "4008"]),
     (IllegalTransition("a lamp", Colour.RED, Colour.GREEN), ["a lamp", "RED", "GREEN"]),
 ]
