@@ -43,6 +43,7 @@ from jararaca_ws.context import (
 from jararaca_ws.delivery import Delivery, ephemeral, latest, recoverable
 from jararaca_ws.errors import (
     BackendUnavailable,
+    BadConnectionId,
     BadMetadata,
     BadName,
     BadRoom,
@@ -212,6 +213,7 @@ __all__ = [
     "use_ws_message_sender",
     # errors
     "BackendUnavailable",
+    "BadConnectionId",
     "BadMetadata",
     "BadName",
     "BadRoom",

@@ -12,7 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jararaca_ws.socket_state import check_close
 
-__all__ = ["MARK", "Command", "Disconnect", "Leave", "Moved", "decode_command", "encode_command"]
+__all__ = [
+    "MARK",
+    "Answer",
+    "Ask",
+    "Command",
+    "Deliver",
+    "Disconnect",
+    "Leave",
+    "Moved",
+    "decode_command",
+    "encode_command",
+]
 
 MARK = b"\x02"
 
@@ -42,7 +53,40 @@ class Moved(_Command):
     command: Literal["moved"] = "moved"
 
 
-Command = Disconnect | Leave | Moved
+class Ask(_Command):
+    """To the room of a user: ask the connections that are in it, and say what they answer.
+
+    Attributes:
+        call: names the call; the ``ref`` of the frame.
+        instance: which one asks.
+        frame: the text to write.
+        timeout_ms: how long an answer is of use.
+    """
+
+    command: Literal["ask"] = "ask"
+    call: str
+    instance: str
+    frame: str
+    timeout_ms: int = Field(ge=0)
+
+
+class Answer(_Command):
+    """To an instance: what a client has answered to its call."""
+
+    command: Literal["answer"] = "answer"
+    call: str
+    text: str
+
+
+class Deliver(_Command):
+    """To an instance: a payload for one of its connections."""
+
+    command: Literal["deliver"] = "deliver"
+    connection: str
+    payload: str
+
+
+Command = Disconnect | Leave | Moved | Ask | Answer | Deliver
 _adapter: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="command")])
 
 

@@ -16,6 +16,7 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, encode, encode_error, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
+from jararaca_ws.rooms import connection_id
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import SocketState, check_close
@@ -44,6 +45,8 @@ class Membership(Protocol):
     async def identify(self, user_id: str, connection: WebSocketConnection) -> None: ...
 
     @property
+    def instance_id(self) -> str: ...
+    @property
     def tracker(self) -> Tracker: ...
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]: ...
 
@@ -55,7 +58,7 @@ class WebSocketConnection(SocketState):
     stays healthy: pings are answered, a vanished peer is noticed, a slow reader delays nobody.
 
     Attributes:
-        id: unique among all instances.
+        id: unique among all instances: `WebSocketConnectionManager.send_to_connection` finds it on any.
         user_id: whose connection this is, once `identify` has returned.
         metadata: what others see of this connection beside its user; changed by `set_metadata` only.
         closed: set when the socket is gone and the connection has left its rooms.
@@ -188,9 +191,7 @@ class WebSocketConnection(SocketState):
             ConfigurationError: the class does not say what the reply is.
             MessageIdUnset, MessageNotEncodable: as `WebSocketMessage.send`.
         """
-        if self.calls is None:
-            self.calls = PendingCalls()
-        return await self.calls.call(request, self.put, timeout)
+        return await self.asking().call(request, self.put, timeout)
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close after what is queued has been written; returns when the socket is closed. Safe to call again.
@@ -258,8 +259,16 @@ class WebSocketConnection(SocketState):
             self.recovery.come({})  # no positions will come
 
     def bind(self, membership: Membership) -> None:
-        """Say who keeps the rooms of this connection."""
+        """Say who keeps the rooms of this connection; its id says from here on on which instance it is."""
+        if self._membership is None:
+            self.id = connection_id(membership.instance_id, self.id)
         self._membership = membership
+
+    def asking(self) -> PendingCalls:
+        """What the client was asked."""
+        if self.calls is None:
+            self.calls = PendingCalls()
+        return self.calls
 
     def on_closed(self, callback: Callable[[WebSocketConnection], None]) -> None:
         """Call back, once and synchronously, in the moment in which the connection becomes CLOSED."""

@@ -15,7 +15,7 @@ from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import CloseCode, Gap, encode
 from jararaca_ws.retained import Position, retained_frame
-from jararaca_ws.rooms import RoomRegistry, is_internal, watched_room
+from jararaca_ws.rooms import RoomRegistry, is_instance, is_internal, watched_room
 from jararaca_ws.streams import Streams, Verdict
 
 __all__ = ["Counters", "Hold", "LocalDelivery"]
@@ -74,6 +74,7 @@ class LocalDelivery:
 
     Attributes:
         connections: in the order of their arrival; a dict because a set has none.
+        by_id: the same, by their ids.
         rooms: who is in which.
         streams: how far each room's history has come here.
         on_hole: called, synchronously, with the rooms in which entries may be missing.
@@ -84,6 +85,7 @@ class LocalDelivery:
         self.counters = Counters()
         self._flusher = flusher
         self.connections: dict[WebSocketConnection, None] = {}
+        self.by_id: dict[str, WebSocketConnection] = {}
         self.rooms: RoomRegistry[WebSocketConnection] = RoomRegistry()
         self.streams = Streams()
         self.copies = Copies()
@@ -103,6 +105,12 @@ class LocalDelivery:
     async def to_all(self, message: bytes) -> None:
         """`BroadcastFunc`."""
         self._deliver(tuple(self.connections), message)
+
+    def to_connection(self, connection_id: str, message: bytes) -> None:
+        """Deliver to one connection; one that has gone is no error."""
+        connection = self.by_id.get(connection_id)
+        if connection is not None:
+            self._deliver((connection,), message)
 
     def _deliver(self, connections: Sequence[WebSocketConnection], message: bytes) -> None:
         if not connections:
@@ -223,8 +231,8 @@ class LocalDelivery:
         for room in rooms:
             if is_internal(room):
                 if not broadcasts and watched_room(room) is None:
-                    # What was sent to a user came through no room that its client knows.
-                    self.tell(self.rooms.members(room), Gap(room=None))
+                    # What was sent to a user, or to a connection, came through no room that its client knows.
+                    self.tell(self.connections if is_instance(room) else self.rooms.members(room), Gap(room=None))
             else:
                 self.tell(self.rooms.members(room), Gap(room=room))
         if broadcasts:

@@ -22,6 +22,7 @@
     │   └── InvalidMessage            what a peer sent is not a message that we know
     ├── BadMetadata                   what cannot be the metadata of a connection
     ├── BadName                       a name that cannot be used
+    │   ├── BadConnectionId           not the id of a connection
     │   ├── BadRoom                   not a room name
     │   └── BadUserId                 not a user id
     ├── CallError                     a client was asked, and there is no reply
@@ -41,6 +42,7 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "BadConnectionId",
     "BadMetadata",
     "BadName",
     "BadRoom",
@@ -309,6 +311,12 @@ class BadName(JararacaError, ValueError):
     def __str__(self) -> str:
         shown = quoted(self.name) if isinstance(self.name, str) else f"a {type(self.name).__name__}"
         return f"{shown} is not {self.kind}: {self.problem}"
+
+
+class BadConnectionId(BadName):
+    """Not the id of a connection, as `WebSocketConnection.id` has it."""
+
+    kind = "the id of a connection"
 
 
 class BadRoom(BadName):

@@ -21,7 +21,8 @@ from jararaca_ws.backends.base import (
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
-from jararaca_ws.commands import Command, Disconnect, Leave, decode_command, encode_command
+from jararaca_ws.calling import RemoteCalls
+from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, decode_command
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
@@ -34,12 +35,11 @@ from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
-from jararaca_ws.protocol import CloseCode
+from jararaca_ws.publishing import Publishing
 from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
-from jararaca_ws.rooms import check_room, check_rooms, is_internal
+from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import ConnectionSettings
-from jararaca_ws.socket_state import check_close
 from jararaca_ws.users import obey, room_of_user
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
@@ -48,7 +48,7 @@ SCOPE_KEY = "jararaca_ws.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
 
 
-class WebSocketConnectionManager:
+class WebSocketConnectionManager(Publishing):
     """The connections and rooms of one instance, and the way to the rooms of all.
 
     A `WebSocketInterceptor` makes one and binds it for every unit of work. In a script or a test::
@@ -73,32 +73,32 @@ class WebSocketConnectionManager:
                 f"a {type(backend).__name__} is not a WebSocket backend",
                 "it needs the methods of WebSocketConnectionBackend",
             )
-        self.backend = backend
         self.settings = settings or ConnectionSettings()
         self.flusher = TickFlusher()
-        self.delivery = LocalDelivery(self.flusher)
-        self._stopping = asyncio.Event()
-        self._started = False
-        self.draining = False
-        self._batcher = backend if isinstance(backend, BatchingBackend) else None
         # None where the backend keeps no histories.
-        self._history = backend if isinstance(backend, HistoryBackend) and self._batcher is not None else None
-        self._preparation = Preparation(
-            backend, self.settings.max_queue_bytes, keeps_histories=self._history is not None
+        self._history = (
+            backend if isinstance(backend, HistoryBackend) and isinstance(backend, BatchingBackend) else None
         )
+        preparation = Preparation(backend, self.settings.max_queue_bytes, keeps_histories=self._history is not None)
+        super().__init__(backend, preparation, LocalDelivery(self.flusher))
+        # None where the backend carries every room to every instance.
+        self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
+        self._stopping = asyncio.Event()
+        self.draining = False
         # None where presence is not switched on.
         self._presence = None if presence is None else (presence_store(backend, self.instance_id, presence), presence)
         self._build()
 
     def _build(self) -> None:
         # At each start anew: it belongs to one event loop.
-        backend, delivery, history = self.backend, self.delivery, self._history
+        delivery, history = self.delivery, self._history
         self._reads = None if history is None else HistoryReads(history)
         self._healer = None if history is None or self._reads is None else Healer(history, self._reads, delivery)
         self._recoveries = Recoveries(delivery, self._reads)
+        self._calls = RemoteCalls(self.instance_id, self._commands)
         self._joining = Joining(
             delivery,
-            backend if isinstance(backend, SubscribingBackend) else None,
+            self._subscriber,
             None if history is None else PositionReads(history, delivery.streams),
             self._recoveries,
             self._moved,
@@ -146,6 +146,8 @@ class WebSocketConnectionManager:
         try:
             if isinstance(self.backend, StartableBackend):
                 await self.backend.start()
+            if self._subscriber is not None:
+                await self._subscriber.subscribe([instance_room(self.instance_id)])
             if self._tracker is not None:
                 await self._tracker.start()
         except BaseException:
@@ -166,6 +168,7 @@ class WebSocketConnectionManager:
 
     async def _shut_backend_down(self) -> None:
         self._stopping.set()
+        await self._calls.stop()
         await self._recoveries.stop()
         if self._healer is not None:
             await self._healer.stop()
@@ -277,6 +280,7 @@ class WebSocketConnectionManager:
             connection.flusher.settle()
             connection.flusher = self.flusher
             self.delivery.connections[connection] = None
+            self.delivery.by_id[connection.id] = connection
             connection.on_closed(self._closed)
             self._recoveries.expect(connection)
 
@@ -289,6 +293,7 @@ class WebSocketConnectionManager:
 
     def _let_go(self, connection: WebSocketConnection) -> None:
         self.delivery.connections.pop(connection, None)
+        self.delivery.by_id.pop(connection.id, None)
         self._joining.leave_all(connection)
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -333,73 +338,7 @@ class WebSocketConnectionManager:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
         return self._preparation.publication(rooms, message, id)
 
-    async def publish(self, publications: Sequence[Publication]) -> None:
-        """Hand prepared messages to the backend, in order.
-
-        Raises:
-            BackendUnavailable: at least one was not accepted; those before it may have been.
-        """
-        self._check_started()
-        await self._carry(publications)
-        self.delivery.counters.sent += len(publications)
-
-    async def _carry(self, publications: Sequence[Publication]) -> None:
-        if self._batcher is not None:
-            await self._batcher.send_many(publications)
-        else:
-            for publication in publications:
-                await self.backend.send(publication.rooms, publication.payload)
-
-    def _check_started(self) -> None:
-        if not self._started:
-            raise ConfigurationError(
-                "the connection manager was never started",
-                "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
-            )
-
-    # --- users --------------------------------------------------------------------------------------------------------
-
-    async def send_to_user(self, user_id: str, message: WebSocketMessageBase) -> None:
-        """Send to every connection that `WebSocketConnection.identify` gave to this user, on every instance, at once.
-
-        At most once, in order for each user and sender; a user without a connection is no error.
-
-        Raises:
-            BadUserId, MessageIdUnset, MessageNotEncodable: nothing was sent.
-            ConfigurationError: it is `recoverable`; nothing was sent.
-            BackendUnavailable: the backend did not accept it.
-        """
-        await self.publish([self._preparation.for_user(room_of_user(user_id), message)])
-
-    async def disconnect_user(self, user_id: str, code: int = CloseCode.DISCONNECTED, reason: str = "") -> None:
-        """Close every connection of a user, on every instance, after what is queued for it has been written.
-
-        Returns when the backend has accepted it: at most once. Who connects from now on is not concerned.
-
-        Raises:
-            BadUserId: nobody was disconnected.
-            ValueError: a code that may not be sent, or a reason of more than 123 bytes of UTF-8.
-            BackendUnavailable: the backend did not accept it.
-        """
-        check_close(code, reason)
-        await self._command([room_of_user(user_id)], Disconnect(code=code, reason=reason))
-
-    async def leave_user(self, user_id: str, rooms: Iterable[str]) -> None:
-        """Take every connection of a user out of rooms, on every instance. Not being in one is no error.
-
-        Returns when the backend has accepted it: at most once. Nothing keeps the user from joining again.
-
-        Raises:
-            BadUserId, BadRoom: no room was left.
-            BackendUnavailable: the backend did not accept it.
-        """
-        await self._command([room_of_user(user_id)], Leave(rooms=check_rooms(rooms)))
-
-    async def _command(self, rooms: Iterable[str], command: Command) -> None:
-        """Ask something of all instances that have members in these rooms of ours."""
-        self._check_started()
-        payload = encode_command(command)
-        await self._carry([self._preparation.command(room, payload) for room in rooms])
+    # --- what other instances ask -------------------------------------------------------------------------------------
 
     def _obey(self, rooms: Sequence[str], message: bytes) -> None:
         try:
@@ -409,6 +348,12 @@ class WebSocketConnectionManager:
             return
         if isinstance(command, Disconnect | Leave):
             obey(command, self.delivery.rooms.snapshot(rooms), self._joining.leave)
+        elif isinstance(command, Ask):
+            self._calls.asked(command, self.delivery.rooms.snapshot(rooms))
+        elif isinstance(command, Answer):
+            self._calls.answered(command)
+        elif isinstance(command, Deliver):
+            self.delivery.to_connection(command.connection, command.payload.encode())
         elif self._tracker is not None:
             self._tracker.nudged(rooms)
 

@@ -36,7 +36,7 @@ class Preparation:
     def publication(self, rooms: Sequence[str], message: WebSocketMessageBase, id: str | None) -> Publication:
         """A message to rooms; ``id`` is the sender's own, if it has one."""
         names = check_rooms(rooms)
-        frame = self._encode(message)
+        frame = self.encode(message)
         retention = message.DELIVERY.retention
         if retention is not None and not self._keeps_histories:
             raise ConfigurationError(
@@ -48,13 +48,17 @@ class Preparation:
 
     def for_user(self, room: str, message: WebSocketMessageBase) -> Publication:
         """A message to the room of ours in which all connections of a user are."""
-        frame = self._encode(message)
+        return Publication([room], self.unkept(message, "a user").payload, self._new_id())
+
+    def unkept(self, message: WebSocketMessageBase, whom: str) -> Frame:
+        """The frame of a message to whom no history belongs."""
+        frame = self.encode(message)
         if message.DELIVERY.retention is not None:
             raise ConfigurationError(
-                f"{type(message).__name__} is recoverable, so it cannot be sent to a user",
-                "send it to a room that the user joins: histories are kept by room",
+                f"{type(message).__name__} is recoverable, so it cannot be sent to {whom}",
+                f"send it to a room that {whom} joins: histories are kept by room",
             )
-        return Publication([room], frame.payload, self._new_id())
+        return frame
 
     def command(self, room: str, payload: bytes) -> Publication:
         """What instances ask of each other, to a room of ours."""
@@ -71,7 +75,7 @@ class Preparation:
             if frame.size > self._max_queue_bytes:
                 raise ValueError(f"{len(message)} bytes are more than an outbound queue takes (max_queue_bytes)")
             return frame.payload
-        frame = self._encode(message)
+        frame = self.encode(message)
         if message.DELIVERY.retention is not None:
             raise ConfigurationError(
                 f"{type(message).__name__} is recoverable, so it cannot be broadcast",
@@ -79,7 +83,8 @@ class Preparation:
             )
         return frame.payload
 
-    def _encode(self, message: WebSocketMessageBase) -> Frame:
+    def encode(self, message: WebSocketMessageBase) -> Frame:
+        """The frame of a message that a connection's outbound queue can take."""
         if not isinstance(message, WebSocketMessageBase):
             raise TypeError(f"a {type(message).__name__} cannot be sent: a WebSocketMessage can")
         frame = encode(message)

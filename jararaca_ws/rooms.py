@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, TypeVar
 
-from jararaca_ws.errors import BadName, BadRoom
+from jararaca_ws.errors import BadConnectionId, BadName, BadRoom
 
 __all__ = [
     "MAX_ROOM_BYTES",
@@ -15,6 +16,10 @@ __all__ = [
     "check_room",
     "check_rooms",
     "check_text",
+    "connection_id",
+    "instance_of",
+    "instance_room",
+    "is_instance",
     "is_internal",
     "presence_room",
     "user_room",
@@ -82,6 +87,7 @@ def check_rooms(rooms: Iterable[str]) -> list[str]:
 _INTERNAL = "\x01"
 _USER = f"{_INTERNAL}user:"
 _PRESENCE = f"{_INTERNAL}presence:"
+_INSTANCE = f"{_INTERNAL}instance:"
 
 
 def is_internal(room: str) -> bool:
@@ -102,6 +108,36 @@ def presence_room(room: str) -> str:
 def watched_room(room: str) -> str | None:
     """The room whose presence is watched in this one; None where it is not of this kind."""
     return room.removeprefix(_PRESENCE) if room.startswith(_PRESENCE) else None
+
+
+def instance_room(instance_id: str) -> str:
+    """What is sent to one instance; no connection is in it."""
+    return _INSTANCE + instance_id
+
+
+def is_instance(room: str) -> bool:
+    """Whether it is the room of an instance."""
+    return room.startswith(_INSTANCE)
+
+
+_CONNECTION_ID = re.compile(r"([0-9a-f]{32})\.[0-9a-f]{16}")
+
+
+def connection_id(instance_id: str, own: str) -> str:
+    """The id of a connection on an instance; ``own`` is hexadecimal, and unique there."""
+    return f"{instance_id}.{own[:16]}"
+
+
+def instance_of(connection_id: object) -> str:
+    """On which instance a connection is, or was.
+
+    Raises:
+        BadConnectionId: it is not the id of a connection.
+    """
+    match = _CONNECTION_ID.fullmatch(connection_id) if isinstance(connection_id, str) else None
+    if match is None:
+        raise BadConnectionId(connection_id, "it has another form")
+    return match[1]
 
 
 class RoomRegistry(Generic[_T]):

@@ -15,7 +15,16 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import encode
 from jararaca_ws.refs import answered_ref, decode_reply, reply_envelope, with_ref
 
-__all__ = ["CALL_TIMEOUT", "MAX_PENDING_CALLS", "PendingCalls", "Reply", "WebSocketRequest", "reply_of", "reply_type"]
+__all__ = [
+    "CALL_TIMEOUT",
+    "MAX_PENDING_CALLS",
+    "PendingCalls",
+    "Reply",
+    "WebSocketRequest",
+    "check_request",
+    "reply_of",
+    "reply_type",
+]
 
 CALL_TIMEOUT = timedelta(seconds=30)
 """How long a call waits for its answer where nothing else is said."""
@@ -61,6 +70,15 @@ def _envelope_of(cls: type[WebSocketRequest[Any]]) -> TypeAdapter[Any]:
     return adapter
 
 
+def check_request(cls: type[WebSocketRequest[Any]]) -> None:
+    """What is wrong with the class is said before anybody is asked.
+
+    Raises:
+        ConfigurationError: it does not say what the reply is.
+    """
+    _envelope_of(cls)
+
+
 def reply_of(request: WebSocketRequest[Reply], raw: str) -> Reply:
     """The typed reply in a client's answer.
 
@@ -94,7 +112,7 @@ class PendingCalls:
         self, request: WebSocketRequest[Reply], put: Callable[[Frame], Awaitable[None]], timeout: timedelta
     ) -> Reply:
         """Ask, with ``put``, and wait for the reply: see `WebSocketConnection.call`."""
-        _envelope_of(type(request))  # what is wrong with the class is said before anybody is asked
+        check_request(type(request))
         self._count += 1
         ref = f"{self._count:x}"
         frame = with_ref(encode(request), ref)

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from jararaca_ws.errors import BackendUnavailable, ConnectionClosed
 from jararaca_ws.manager import WebSocketConnectionManager
+from jararaca_ws.rooms import instance_room
 from tests.faults.test_redis import admin, channels, make
 from tests.server.running import Note
 from tests.servers import RedisServer
@@ -24,7 +25,8 @@ STEPS = 3000
 
 
 def wanted(manager: WebSocketConnectionManager) -> set[bytes]:
-    return {b"jararaca:websocket:broadcast", *(f"jararaca:websocket:send:{room}".encode() for room in manager.rooms)}
+    rooms = [*manager.rooms, instance_room(manager.instance_id)]
+    return {b"jararaca:websocket:broadcast", *(f"jararaca:websocket:send:{room}".encode() for room in rooms)}
 
 
 async def agreed(manager: WebSocketConnectionManager, client: Redis) -> None:

@@ -67,6 +67,8 @@ class HowMany(WebSocketRequest[list[int]]):
 async def calls(connection: WebSocketConnection) -> None:
     assert_type(await connection.call(HowMany(what="x")), list[int])
     assert_type(await connection.call(HowMany(what="x"), timeout=timedelta(seconds=1)), list[int])
+    assert_type(await use_ws_manager().call_user("ana", HowMany(what="x")), list[int])
+    assert_type(await use_ws_manager().send_to_connection(connection.id, Said(text="x")), None)
     await connection.call(Said(text="x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -29,6 +29,7 @@ from jararaca_ws.frames import Frame
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.protocol import SUBPROTOCOL, encode
+from jararaca_ws.rooms import is_instance
 from jararaca_ws.settings import ConnectionSettings
 from tests.unit.sockets import Socket, serving, turns, until, until_closed
 
@@ -60,7 +61,7 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.subscriptions: set[str] = set()
+        self.all: set[str] = set()
         self.confirm = asyncio.Event()
         self.confirm.set()
         self.waiting = 0
@@ -68,7 +69,7 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
         self.report: GapFunc | None = None
 
     async def subscribe(self, rooms: Collection[str]) -> None:
-        self.subscriptions.update(rooms)
+        self.all.update(rooms)
         self.waiting += 1
         try:
             await self.confirm.wait()
@@ -78,13 +79,18 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
             self.waiting -= 1
 
     def unsubscribe(self, rooms: Collection[str]) -> None:
-        self.subscriptions.difference_update(rooms)
+        self.all.difference_update(rooms)
+
+    @property
+    def subscriptions(self) -> set[str]:
+        """Those that come and go: not the instance's own."""
+        return {room for room in self.all if not is_instance(room)}
 
     def on_gap(self, report: GapFunc) -> None:
         self.report = report
 
     async def send(self, rooms: list[str], message: bytes) -> None:
-        if self.subscriptions.intersection(rooms):
+        if self.all.intersection(rooms):
             await super().send(rooms, message)
 
 

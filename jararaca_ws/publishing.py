@@ -1,0 +1,145 @@
+"""What one instance publishes for all: to users, to connections, and what it asks of the other instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from jararaca_ws.backends.base import BatchingBackend, Publication, WebSocketConnectionBackend
+from jararaca_ws.calling import RemoteCalls
+from jararaca_ws.commands import Command, Deliver, Disconnect, Leave, encode_command
+from jararaca_ws.delivering import LocalDelivery
+from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.messages import WebSocketMessageBase
+from jararaca_ws.preparing import Preparation
+from jararaca_ws.protocol import CloseCode
+from jararaca_ws.rooms import check_rooms, instance_of, instance_room
+from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
+from jararaca_ws.socket_state import check_close
+from jararaca_ws.users import room_of_user
+
+__all__ = ["Publishing"]
+
+
+class Publishing:
+    """The half of a `WebSocketConnectionManager` that reaches users and connections, wherever they are."""
+
+    def __init__(self, backend: WebSocketConnectionBackend, preparation: Preparation, delivery: LocalDelivery) -> None:
+        self.backend = backend
+        self.delivery = delivery
+        self._preparation = preparation
+        self._batcher = backend if isinstance(backend, BatchingBackend) else None
+        self._calls = RemoteCalls(preparation.instance_id, self._commands)
+        self._started = False
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Hand prepared messages to the backend, in order.
+
+        Raises:
+            BackendUnavailable: at least one was not accepted; those before it may have been.
+        """
+        self._check_started()
+        await self._carry(publications)
+        self.delivery.counters.sent += len(publications)
+
+    async def _carry(self, publications: Sequence[Publication]) -> None:
+        if self._batcher is not None:
+            await self._batcher.send_many(publications)
+        else:
+            for publication in publications:
+                await self.backend.send(publication.rooms, publication.payload)
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise ConfigurationError(
+                "the connection manager was never started",
+                "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
+            )
+
+    async def send_to_user(self, user_id: str, message: WebSocketMessageBase) -> None:
+        """Send to every connection that `WebSocketConnection.identify` gave to this user, on every instance, at once.
+
+        At most once, in order for each user and sender; a user without a connection is no error.
+
+        Raises:
+            BadUserId, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`; nothing was sent.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self.publish([self._preparation.for_user(room_of_user(user_id), message)])
+
+    async def disconnect_user(self, user_id: str, code: int = CloseCode.DISCONNECTED, reason: str = "") -> None:
+        """Close every connection of a user, on every instance, after what is queued for it has been written.
+
+        Returns when the backend has accepted it: at most once. Who connects from now on is not concerned.
+
+        Raises:
+            BadUserId: nobody was disconnected.
+            ValueError: a code that may not be sent, or a reason of more than 123 bytes of UTF-8.
+            BackendUnavailable: the backend did not accept it.
+        """
+        check_close(code, reason)
+        await self._command([room_of_user(user_id)], Disconnect(code=code, reason=reason))
+
+    async def leave_user(self, user_id: str, rooms: Iterable[str]) -> None:
+        """Take every connection of a user out of rooms, on every instance. Not being in one is no error.
+
+        Returns when the backend has accepted it: at most once. Nothing keeps the user from joining again.
+
+        Raises:
+            BadUserId, BadRoom: no room was left.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self._command([room_of_user(user_id)], Leave(rooms=check_rooms(rooms)))
+
+    async def call_user(
+        self, user_id: str, request: WebSocketRequest[Reply], timeout: timedelta = CALL_TIMEOUT
+    ) -> Reply:
+        """Ask every connection of a user, on every instance, and wait for the first reply.
+
+        At most once, and a connection that goes, or is not there, cannot be told from one that does not answer: a user
+        without any costs the whole timeout. Cancellation, and every error, leave nothing behind; what is answered
+        then is swallowed.
+
+        Args:
+            user_id: whom to ask.
+            request: its class says what the reply is: ``WebSocketRequest[Reply]``.
+            timeout: for the question to be published and the first answer to come.
+
+        Raises:
+            CallTimeout: there was no answer in time.
+            CallFailed: the first answer was an error (its ``code``) or not a reply of this type (``bad_reply``), or
+                this instance stops meanwhile (``stopped``).
+            BadUserId, MessageIdUnset, MessageNotEncodable: nobody was asked.
+            ConfigurationError: the class does not say what the reply is.
+            BackendUnavailable: the backend did not accept the question.
+        """
+        room = room_of_user(user_id)
+        return await self._calls.call(room, request, self._preparation.unkept(request, "a user"), timeout)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    async def send_to_connection(self, connection_id: str, message: WebSocketMessageBase) -> None:
+        """Send to one connection by its id, on whichever instance it is, at once.
+
+        At most once, in order for each connection and sender; a connection that has gone is no error.
+
+        Raises:
+            BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`; nothing was sent.
+            BackendUnavailable: the backend did not accept it.
+        """
+        room = instance_room(instance_of(connection_id))
+        payload = self._preparation.unkept(message, "a connection").payload
+        await self._command([room], Deliver(connection=connection_id, payload=payload.decode()))
+        self.delivery.counters.sent += 1
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def _command(self, rooms: Iterable[str], command: Command) -> None:
+        """Ask something of all instances that have members in these rooms of ours."""
+        await self._commands([(room, command) for room in rooms])
+
+    async def _commands(self, commands: Sequence[tuple[str, Command]]) -> None:
+        self._check_started()
+        await self._carry([self._preparation.command(room, encode_command(command)) for room, command in commands])
