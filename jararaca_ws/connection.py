@@ -6,15 +6,17 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, MutableMapping
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
+from starlette.datastructures import State
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from jararaca_ws.errors import InvalidMessage, NotBound
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, encode, encode_error, is_control
+from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, decode_json, encode, encode_error, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 from jararaca_ws.rooms import connection_id
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
@@ -88,6 +90,14 @@ class WebSocketConnection(SocketState):
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []
 
     # --- for handlers -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> State:
+        """What the application keeps of this connection, under names of its own: ``connection.data.cart = ...``.
+
+        Nobody else sees it, and it goes with the connection.
+        """
+        return State()
 
     @property
     def rooms(self) -> Collection[str]:
@@ -209,17 +219,44 @@ class WebSocketConnection(SocketState):
         What cannot be decoded is logged and refused: a client that understands control messages gets
         ``jararaca.error``; at the third one the connection is closed with 4501. A binary frame closes it with 1003.
         """
-        while (message := await self.read()) is not None:
-            text = message.get("text")
-            if text is None:
-                await self.close(CloseCode.UNSUPPORTED_DATA, "text frames only")
-                return
+        async for text in self.iter_text():
             try:
                 decoded = decode(text)
             except InvalidMessage as error:
                 await self.refuse(error)
                 continue
             yield decoded
+
+    async def iter_text(self) -> AsyncIterator[str]:
+        """The text frames of the client as they are, until it goes. A binary frame closes it with 1003."""
+        while (message := await self.read()) is not None:
+            text: str | None = message.get("text")
+            if text is None:
+                await self.close(CloseCode.UNSUPPORTED_DATA, "text frames only")
+                return
+            yield text
+
+    async def iter_bytes(self) -> AsyncIterator[bytes]:
+        """The binary frames of the client as they are, until it goes. A text frame closes it with 1003."""
+        while (message := await self.read()) is not None:
+            data: bytes | None = message.get("bytes")
+            if data is None:
+                await self.close(CloseCode.UNSUPPORTED_DATA, "binary frames only")
+                return
+            yield data
+
+    async def iter_json(self) -> AsyncIterator[Any]:
+        """What the text frames of the client hold, parsed, until it goes: for clients that send no envelopes.
+
+        What is no JSON (RFC 8259: NaN and infinity are none) is refused, as what cannot be decoded is above.
+        """
+        async for text in self.iter_text():
+            try:
+                value = decode_json(text)
+            except InvalidMessage as error:
+                await self.refuse(error)
+                continue
+            yield value
 
     async def refuse(self, error: InvalidMessage, ref: str | None = None, *, is_strike: bool = True) -> None:
         """Refuse what the client has sent; the third time that this is a strike, close."""

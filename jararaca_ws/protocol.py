@@ -35,6 +35,7 @@ __all__ = [
     "Received",
     "Shutdown",
     "decode",
+    "decode_json",
     "decode_publication",
     "encode",
     "encode_error",
@@ -284,6 +285,18 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
     except ValidationError as error:
         raise InvalidMessage("bad_request", f"{quoted(message_id)}: {problem_of(error)}") from None
     return message
+
+
+def decode_json(raw: str) -> Any:
+    """Parse what a client sent, whatever it is.
+
+    Raises:
+        InvalidMessage: with code ``bad_request``: it is no JSON.
+    """
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError:  # its text may hold the input
+        raise InvalidMessage("bad_request", "not JSON") from None
 
 
 def refuse_words(raw: str | bytes) -> None:
