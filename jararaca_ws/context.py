@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from jararaca_ws.errors import NotBound
 
 if TYPE_CHECKING:
+    from jararaca_ws.connection import WebSocketConnection
     from jararaca_ws.manager import WebSocketConnectionManager
     from jararaca_ws.messagebus.message import Message
     from jararaca_ws.messages import WebSocketMessageBase
@@ -35,7 +36,9 @@ __all__ = [
 class WebSocketMessageSender(Protocol):
     """What `WebSocketMessage.send` hands its message to: a stage in a unit of work, or the manager itself."""
 
-    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None: ...
+    async def send(
+        self, rooms: Sequence[str], message: WebSocketMessageBase, *, exclude: WebSocketConnection | str | None = None
+    ) -> None: ...
 
 
 class MessagePublisher(Protocol):

@@ -10,6 +10,7 @@ from jararaca_ws.backends.base import Entry, StreamPosition
 from jararaca_ws.commands import MARK
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.copies import Copies
+from jararaca_ws.delivery import excluded_id
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
@@ -100,7 +101,16 @@ class LocalDelivery:
         if message.startswith(MARK):
             self.on_command(rooms, message)
             return
-        self._deliver(self.rooms.snapshot(rooms), message)
+        connections = self.rooms.snapshot(rooms)
+        excluded = self._excluded(message)
+        if excluded is not None:
+            connections = tuple(connection for connection in connections if connection is not excluded)
+        self._deliver(connections, message)
+
+    def _excluded(self, payload: bytes) -> WebSocketConnection | None:
+        """The connection of this instance that does not get it."""
+        connection_id = excluded_id(payload)
+        return None if connection_id is None else self.by_id.get(connection_id)
 
     async def to_all(self, message: bytes) -> None:
         """`BroadcastFunc`."""
@@ -154,6 +164,10 @@ class LocalDelivery:
         if frame is None:
             return
         members = self._live_members(room, entry)
+        excluded = self._excluded(entry.payload)
+        if excluded is not None and excluded in members:
+            members = [member for member in members if member is not excluded]
+            self.tell([excluded], position_of(room, entry.position))
         if has_copies:
             members = self._without_second_copies(room, entry, members)
         if members:

@@ -85,9 +85,11 @@ def recoverable(*, size: int = 100, ttl: timedelta = timedelta(minutes=5)) -> De
 # --- how it travels ---------------------------------------------------------------------------------------------------
 #
 # A backend carries bytes and knows nothing of policies. A message with the usual policy travels as its frame, which is
-# JSON text; any other has one line before it, which begins with a byte that no JSON text begins with.
+# JSON text; any other has one line before it, which begins with a byte that no JSON text begins with. So has what goes
+# to all but one connection: its id, in a line before that.
 
 _MARK = b"\x01"
+_BUT_MARK = b"\x03"
 _header = TypeAdapter(tuple[bool, str | None])
 
 
@@ -107,9 +109,19 @@ def policy_of(policy: Delivery, message_id: str, message: object) -> tuple[bool,
 
 def header_of(drop_oldest: bool, key: str | None, data: bytes) -> bytes:
     """What goes before a frame's bytes on their way through a backend: nothing, for the usual policy."""
-    if not drop_oldest and key is None and not data.startswith(_MARK):
+    if not drop_oldest and key is None and not data.startswith((_MARK, _BUT_MARK)):
         return b""
     return _MARK + to_json((drop_oldest, key)) + b"\n"
+
+
+def all_but(connection_id: str, payload: bytes) -> bytes:
+    """A payload for all connections but one."""
+    return b"%b%b\n%b" % (_BUT_MARK, connection_id.encode(), payload)
+
+
+def excluded_id(payload: bytes) -> str | None:
+    """The id of the connection that does not get it; None where all do."""
+    return payload[1 : payload.find(b"\n")].decode(errors="replace") if payload.startswith(_BUT_MARK) else None
 
 
 def split(payload: bytes) -> tuple[bool, str | None, bytes]:
@@ -118,6 +130,8 @@ def split(payload: bytes) -> tuple[bool, str | None, bytes]:
     Raises:
         ValueError: it begins like a header and is none.
     """
+    if payload.startswith(_BUT_MARK):
+        payload = payload.partition(b"\n")[2]
     if not payload.startswith(_MARK):
         return False, None, payload
     header, newline, data = payload[1:].partition(b"\n")

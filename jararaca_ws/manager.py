@@ -298,7 +298,14 @@ class WebSocketConnectionManager(Publishing):
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase, *, id: str | None = None) -> None:
+    async def send(
+        self,
+        rooms: Sequence[str],
+        message: WebSocketMessageBase,
+        *,
+        id: str | None = None,
+        exclude: WebSocketConnection | str | None = None,
+    ) -> None:
         """Send to every connection in any of the rooms, on every instance, at once; to each connection once.
 
         Returns when the backend has accepted it: at most once, in order for each room and sender; see `recoverable`
@@ -308,13 +315,16 @@ class WebSocketConnectionManager(Publishing):
         earlier one reaches nobody again, for as long as the backend remembers (five minutes, with ours); so what has
         failed may be tried again.
 
+        ``exclude`` is a connection, or its id, that does not get it: the sender's own, say. Where the rooms keep the
+        message, that holds for as long as the connection does: who comes back with a new one gets it.
+
         Raises:
-            BadRoom, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            BadRoom, BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
             ConfigurationError: it is `recoverable`, and the backend keeps no histories; nothing was sent.
             ValueError: the id is none; nothing was sent.
             BackendUnavailable: the backend did not accept it.
         """
-        await self.publish([self.prepare(rooms, message, id=id)])
+        await self.publish([self.prepare(rooms, message, id=id, exclude=exclude)])
 
     async def broadcast(self, message: bytes | WebSocketMessageBase) -> None:
         """Send to every connection on every instance, at once.
@@ -334,9 +344,17 @@ class WebSocketConnectionManager(Publishing):
         await self.backend.broadcast(payload)
         self.delivery.counters.sent += 1
 
-    def prepare(self, rooms: Sequence[str], message: WebSocketMessageBase, *, id: str | None = None) -> Publication:
+    def prepare(
+        self,
+        rooms: Sequence[str],
+        message: WebSocketMessageBase,
+        *,
+        id: str | None = None,
+        exclude: WebSocketConnection | str | None = None,
+    ) -> Publication:
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
-        return self._preparation.publication(rooms, message, id)
+        excluded = exclude.id if isinstance(exclude, WebSocketConnection) else exclude
+        return self._preparation.publication(rooms, message, id, excluded)
 
     # --- what other instances ask -------------------------------------------------------------------------------------
 

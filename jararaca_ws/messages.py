@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from jararaca_ws.context import use_ws_manager, use_ws_message_sender
 from jararaca_ws.delivery import Delivery, ephemeral
 from jararaca_ws.errors import ConfigurationError, DuplicateMessageId, quoted
+
+if TYPE_CHECKING:
+    from jararaca_ws.connection import WebSocketConnection
 
 __all__ = ["UNSET_MESSAGE_ID", "WebSocketMessage", "WebSocketMessageBase", "check_message_ids", "message_class"]
 
@@ -55,7 +58,7 @@ class WebSocketMessageBase(BaseModel):
 class WebSocketMessage(WebSocketMessageBase):
     """A message that can be sent to rooms from anywhere in a unit of work."""
 
-    async def send(self, *rooms: str) -> None:
+    async def send(self, *rooms: str, exclude: WebSocketConnection | str | None = None) -> None:
         """Send to every connection that is in at least one of the rooms, on every instance; to each once.
 
         In an HTTP request and in a message-bus handler the message is staged: it leaves when the unit of work
@@ -66,7 +69,10 @@ class WebSocketMessage(WebSocketMessageBase):
         Delivery is at most once, in order for each room and sender; what may have been missed is reported as a gap.
         A message of a `recoverable` type is delivered once to each connection, in the order of the room's history.
 
+        ``exclude`` is a connection, or its id, that does not get it: the sender's own, say.
+
         Raises:
+            BadConnectionId: what is excluded is none.
             BadRoom: a name is not a room, or no room is given.
             MessageIdUnset: the class has no ``MESSAGE_ID``.
             MessageNotEncodable: a value has no place in a frame.
@@ -74,18 +80,21 @@ class WebSocketMessage(WebSocketMessageBase):
             UnitOfWorkOver: in a task that outlived its unit of work; use `send_now` there.
             BackendUnavailable: only where the message leaves at once.
         """
-        await use_ws_message_sender().send(rooms, self)
+        if exclude is None:
+            await use_ws_message_sender().send(rooms, self)
+        else:
+            await use_ws_message_sender().send(rooms, self, exclude=exclude)
 
-    async def send_now(self, *rooms: str) -> None:
+    async def send_now(self, *rooms: str, exclude: WebSocketConnection | str | None = None) -> None:
         """Send without waiting for the unit of work to succeed: for progress reports, and for tasks that outlive it.
 
         Returns when the backend has accepted the message. Cancellation leaves open whether it did.
 
         Raises:
-            BadRoom, MessageIdUnset, MessageNotEncodable, NotBound: as `send`.
+            BadConnectionId, BadRoom, MessageIdUnset, MessageNotEncodable, NotBound: as `send`.
             BackendUnavailable: the backend did not accept the message.
         """
-        await use_ws_manager().send(rooms, self)
+        await use_ws_manager().send(rooms, self, exclude=exclude)
 
 
 def message_class(message_id: str) -> type[WebSocketMessageBase] | None:

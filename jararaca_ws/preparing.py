@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from itertools import count
 
 from jararaca_ws.backends.base import Publication
+from jararaca_ws.delivery import all_but
 from jararaca_ws.errors import ConfigurationError, MessageNotEncodable
 from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import encode
 from jararaca_ws.retained import MAX_RETAINED_OVERHEAD
-from jararaca_ws.rooms import check_rooms
+from jararaca_ws.rooms import check_rooms, instance_of
 
 __all__ = ["Preparation"]
 
@@ -33,8 +34,10 @@ class Preparation:
         self._max_queue_bytes = max_queue_bytes
         self._keeps_histories = keeps_histories
 
-    def publication(self, rooms: Sequence[str], message: WebSocketMessageBase, id: str | None) -> Publication:
-        """A message to rooms; ``id`` is the sender's own, if it has one."""
+    def publication(
+        self, rooms: Sequence[str], message: WebSocketMessageBase, id: str | None, exclude: str | None = None
+    ) -> Publication:
+        """A message to rooms; ``id`` is the sender's own, if it has one; ``exclude`` who does not get it."""
         names = check_rooms(rooms)
         frame = self.encode(message)
         retention = message.DELIVERY.retention
@@ -44,7 +47,11 @@ class Preparation:
                 "use RedisWebSocketConnectionBackend or MemoryWebSocketConnectionBackend, or another DELIVERY",
             )
         own_id = self._new_id() if id is None else _checked_id(id)
-        return Publication(names, frame.payload, own_id, retention, id is not None)
+        payload = frame.payload
+        if exclude is not None:
+            instance_of(exclude)  # it is the id of a connection
+            payload = all_but(exclude, payload)
+        return Publication(names, payload, own_id, retention, id is not None)
 
     def for_user(self, room: str, message: WebSocketMessageBase) -> Publication:
         """A message to the room of ours in which all connections of a user are."""

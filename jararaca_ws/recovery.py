@@ -11,6 +11,7 @@ from datetime import timedelta
 from jararaca_ws.backends.base import Entry, Replay, StreamPosition
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import Hold, LocalDelivery, position_of
+from jararaca_ws.delivery import excluded_id
 from jararaca_ws.errors import BackendUnavailable, ConnectionClosed
 from jararaca_ws.histories import HistoryReads
 from jararaca_ws.messages import WebSocketMessageBase
@@ -241,7 +242,8 @@ class _Recovery:
 
     async def _replay(self, entry: Entry) -> None:
         copies, connection = self._delivery.copies, self._connection
-        if copies.got(entry.id, connection.id):  # through another room
+        if copies.got(entry.id, connection.id) or excluded_id(entry.payload) == connection.id:
+            # It came through another room, or is not for this connection.
             await self._tell(position_of(self._room, entry.position))
             return
         frame = self._delivery.frame_of(self._room, entry)

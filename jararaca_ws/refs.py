@@ -14,20 +14,12 @@ from jararaca_ws.errors import CallFailed, InvalidMessage
 from jararaca_ws.frames import Frame
 from jararaca_ws.protocol import problem_of, refuse_words
 
-__all__ = ["MAX_REF", "answered_ref", "decode_reply", "reply_envelope", "reply_frame", "with_ref"]
-
-MAX_REF = 128
-"""How many characters a ref has at most."""
+__all__ = ["answered_ref", "decode_reply", "reply_envelope", "with_ref"]
 
 
 def with_ref(frame: Frame, ref: str) -> Frame:
     """A frame that asks for an answer. It is never dropped for a newer one: somebody waits."""
     return Frame(b'%b,"ref":%b}' % (frame.data[:-1], to_json(ref)))
-
-
-def reply_frame(ref: str, body: bytes) -> Frame:
-    """The answer to a client's ``ref``; ``body`` is the JSON of what the handler returned."""
-    return Frame(b'{"MESSAGE_ID":"jararaca.reply","message":%b,"ref":%b}' % (body, to_json(ref)))
 
 
 class _Head(BaseModel):

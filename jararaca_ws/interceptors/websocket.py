@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
+from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
@@ -177,7 +178,9 @@ class _StagingSender:
         self._key = key
         self._count = count()
 
-    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
+    async def send(
+        self, rooms: Sequence[str], message: WebSocketMessageBase, *, exclude: WebSocketConnection | str | None = None
+    ) -> None:
         own_id = None if self._key is None else f"{self._key}:{next(self._count)}"
-        publication = self._manager.prepare(rooms, message, id=own_id)
+        publication = self._manager.prepare(rooms, message, id=own_id, exclude=exclude)
         self._stage.add(publication, len(publication.payload))

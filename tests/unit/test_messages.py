@@ -40,7 +40,7 @@ class RecordingSender:
     def __init__(self) -> None:
         self.sent: list[tuple[tuple[str, ...], WebSocketMessageBase]] = []
 
-    async def send(self, rooms: Any, message: WebSocketMessageBase) -> None:
+    async def send(self, rooms: Any, message: WebSocketMessageBase, **_: Any) -> None:
         self.sent.append((tuple(rooms), message))
 
 

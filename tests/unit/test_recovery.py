@@ -87,6 +87,22 @@ async def test_the_answer_comes_after_the_join_whichever_was_first():
             assert kept(after) == [0, 1, 2]
 
 
+async def test_what_a_connection_is_excluded_from_is_not_replayed_to_it():
+    async with (
+        fleet() as [one],
+        serving(until_closed, manager=one.manager, subprotocols=[SUBPROTOCOL, RECOVER_SUBPROTOCOL]) as socket,
+    ):
+        start = await fill(one, 2)
+        await until(lambda: socket.connection in one.manager.connections)
+        await one.manager.join(["a"], socket.connection)
+        await one.manager.send(["a"], Kept(n=2), exclude=socket.connection)
+        await one.manager.send(["a"], Kept(n=3))
+        await settled(one)
+        socket.server.text(recover_frame({"a": start}))
+        await until(lambda: kept(socket) == [0, 1, 3])
+        assert [(told["name"], told["offset"]) for told in control(socket)] == [("recovered", 4), ("position", 3)]
+
+
 async def test_a_room_that_is_never_joined_is_never_answered():
     async with fleet() as [one]:
         start = await fill(one, 3, "secret")
