@@ -259,6 +259,34 @@ async def test_inbound(load: Load):
         assert (await one.closed()).code == (await two.closed()).code == 4501
 
 
+async def test_calls(load: Load):
+    async def question(browser: InLoopWebSocket, amount: int) -> str:
+        frame = await browser.receive_json()
+        assert (frame["MESSAGE_ID"], frame["message"]) == ("payments.approve", {"amount": amount})
+        return str(frame["ref"])
+
+    async def answer(browser: InLoopWebSocket, kind: str, ref: str, message: Any) -> None:
+        await browser.send_text(json.dumps({"MESSAGE_ID": f"jararaca.{kind}", "ref": ref, "message": message}))
+
+    async with (
+        running(load("calls").app) as (app, http),
+        connect(app, "/payments/ws/ana") as ana,
+        connect(app, "/payments/ws/rui") as rui,
+    ):
+        for browser in (ana, rui):
+            await answer(browser, "reply", await question(browser, 0), {"approved": True})
+        for kind, message, status, body in (
+            ("reply", {"approved": False}, 200, False),
+            ("error", {"code": "busy"}, 502, {"detail": "busy"}),
+        ):
+            paying = asyncio.create_task(http.post("/payments/ana", params={"amount": 7}))
+            await answer(ana, kind, await question(ana, 7), message)
+            response = await paying
+            assert (response.status_code, response.json()) == (status, body)
+        await ana.send_text('{"MESSAGE_ID": "payments.typing", "message": {}}')
+        assert (await rui.receive_json())["message"] == {"who": "ana"}
+
+
 async def test_presence(load: Load):
     async def told(browser: InLoopWebSocket) -> tuple[str, int, list[str], list[str]]:
         message = (await browser.receive_json())["message"]
