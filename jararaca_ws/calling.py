@@ -90,9 +90,9 @@ class RemoteCalls:
             self._ask(connection, question, frame)
 
     def _ask(self, connection: WebSocketConnection, question: Ask, frame: Frame) -> None:
-        calls = connection.asking()
         if not connection.alive:
             return
+        calls = connection.asking()
         try:
             answer = calls.expect(question.call)
         except CallFailed as error:

@@ -28,7 +28,7 @@ from jararaca_ws.rooms import instance_room
 from jararaca_ws.rpc import MAX_PENDING_CALLS, WebSocketRequest
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
-from tests.unit.sockets import Socket, turns, until
+from tests.unit.sockets import Socket, errors_in, turns, until
 
 Started = Callable[[], AbstractAsyncContextManager[Cluster]]
 
@@ -174,7 +174,7 @@ async def test_nobody_who_answers_is_a_timeout_and_nothing_is_left(two: Started)
         await until(lambda: waiting(ana) == 0)
 
 
-async def test_a_connection_that_goes_and_a_caller_that_is_cancelled(two: Started):
+async def test_a_connection_that_goes_and_a_caller_that_is_cancelled(two: Started, caplog: pytest.LogCaptureFixture):
     async with two() as instances:
         ana = await instances.socket(1, user="ana")
         tab = await instances.socket(1, user="ana")
@@ -191,6 +191,7 @@ async def test_a_connection_that_goes_and_a_caller_that_is_cancelled(two: Starte
         answer(tab, ref, 1)
         await until(lambda: waiting(tab) == 0)
         await turns()
+        assert errors_in(caplog) == []
 
 
 async def test_a_client_that_is_asked_too_much_is_not_asked(two: Started, caplog: pytest.LogCaptureFixture):
@@ -257,6 +258,7 @@ async def test_answers_that_cannot_be_published_are_dropped_and_the_next_ones_ar
         await until(lambda: len(ana.server.frames) == 2)
         answer(ana, seen(ana)[1]["ref"], 2)
         assert await call == 2
+        assert errors_in(caplog) == []
         lost.cancel()
 
 
