@@ -177,10 +177,12 @@ class _HostedRequest:
                 self._failure = error
                 raise
 
-    async def send(self, rooms: Sequence[str], message: WebSocketMessageBase) -> None:
+    async def send(
+        self, rooms: Sequence[str], message: WebSocketMessageBase, *, exclude: WebSocketConnection | str | None = None
+    ) -> None:
         """What `WebSocketMessage.send` calls."""
         if self._started:
-            await self._manager.send(rooms, message)
+            await self._manager.send(rooms, message, exclude=exclude)
             return
-        publication = self._manager.prepare(rooms, message)
+        publication = self._manager.prepare(rooms, message, exclude=exclude)
         self._stage.add(publication, len(publication.payload))

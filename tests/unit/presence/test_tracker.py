@@ -258,6 +258,7 @@ async def test_watching_that_is_undone_while_it_begins_leaves_nothing():
         def __init__(self) -> None:
             super().__init__()
             self.confirmed = asyncio.Event()
+            self.confirmed.set()  # the manager itself subscribes at its start
 
         async def subscribe(self, rooms: Any) -> None:
             await self.confirmed.wait()
@@ -271,6 +272,7 @@ async def test_watching_that_is_undone_while_it_begins_leaves_nothing():
         serving(until_closed, manager=manager, subprotocols=[SUBPROTOCOL]) as socket,
     ):
         await until(lambda: manager.connections)
+        backend.confirmed.clear()
         watching = asyncio.create_task(socket.connection.watch_presence("a"))
         await turns()
         await socket.connection.unwatch_presence("a")
