@@ -14,6 +14,7 @@ from jararaca_ws import (
     AppTransactionContext,
     Health,
     HealthInterceptor,
+    InvalidMessage,
     MemoryMessageBus,
     MemoryWebSocketConnectionBackend,
     Message,
@@ -26,6 +27,7 @@ from jararaca_ws import (
     PresenceEntry,
     PresenceSettings,
     RabbitMQMessageBus,
+    Receive,
     RedisWebSocketConnectionBackend,
     ReportsHealth,
     RoomHistory,
@@ -38,6 +40,7 @@ from jararaca_ws import (
     WebSocketMessage,
     WebSocketMessageBase,
     WebSocketRequest,
+    WebSocketRouter,
     create_http_server,
     current_connection,
     health_router,
@@ -102,6 +105,34 @@ class Controller:
     async def laugh(self, message: MessageOf[Joked]) -> None:
         assert_type(message.payload(), Joked)
 
+    @Receive(Said)
+    async def said(self, message: Said, room: str) -> Said:
+        return message
+
+
+router = WebSocketRouter("/{room}", concurrency=2)
+
+
+@router.receive(Said)
+async def said(message: Said, connection: WebSocketConnection) -> Said:
+    return message
+
+
+@router.on_connect
+async def connect(connection: WebSocketConnection, room: str) -> None: ...
+
+
+@router.on_disconnect
+async def disconnected(connection: WebSocketConnection, code: int, reason: str) -> None: ...
+
+
+@router.on_disconnect  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # the reason is missing
+async def disconnected_wrongly(connection: WebSocketConnection, code: int) -> None: ...
+
+
+@router.on_fallback
+async def fallback(connection: WebSocketConnection, raw: str | bytes, error: InvalidMessage) -> None: ...
+
 
 class Tracing:
     @asynccontextmanager
@@ -126,6 +157,8 @@ async def sends(controller: Controller) -> None:
     assert_type(await use_ws_manager().presence("a"), list[PresenceEntry])
     assert_type(create_http_server(Microservice(controllers=[Controller], interceptors=[Tracing()])), FastAPI)
     # A decorated method keeps its type.
+    assert_type(await controller.said(Said(text="x"), room="a"), Said)
+    assert_type(await said(Said(text="x"), next(iter(use_ws_manager().connections))), Said)
     await controller.laugh(MessageOf(Joked(joke="x"), message_id="1", attempt=1, topic="typing.joked"))
 
 
