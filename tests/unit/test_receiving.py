@@ -444,7 +444,7 @@ class TestErrors:
             ('{"MESSAGE_ID": "test_receiving.told", "message": {}, "ref": "r"}', "unknown_type", "r"),
             ('{"MESSAGE_ID": "jararaca.gap", "message": {}}', "unknown_type", None),
             ('{"message": {"text": ""}}', "bad_request", None),
-            ('{"MESSAGE_ID": "test_receiving.posted", "message": {"text": NaN}}', "bad_request", None),
+            ('{"MESSAGE_ID": "test_receiving.posted", "message": {"text": ""}, "more": NaN}', "bad_request", None),
         ],
     )
     @pytest.mark.parametrize("count", [1, 2], ids=["one class", "two classes"])
@@ -500,6 +500,22 @@ class TestErrors:
                     assert (await socket.closed()).code == code
             assert len(app.manager.connections) == 0
         assert not errors_in(caplog)
+
+    async def test_what_came_after_the_end_is_not_handled(self):
+        class Controller(Endpoint):
+            @Receive(Posted)
+            async def posted(self) -> None:
+                await turns()  # the next message is in the queue
+                raise WebSocketException(code=4507)
+
+            @Receive(Cleared)
+            async def cleared(self) -> None:
+                pytest.fail("it ran")
+
+        async with running(Controller) as app, connect(app.asgi, "/ws/a") as socket:
+            await send(socket, Posted(text=""))
+            await send(socket, Cleared())
+            assert (await socket.closed()).code == 4507
 
     async def test_an_interceptor_that_swallows_the_error_leaves_no_client_waiting(self):
         class Swallows:
@@ -714,6 +730,9 @@ class TestDependencies:
             yield name
             opened.remove(name)
 
+        async def slow() -> None:
+            await turns(3)
+
         async def outer(inner: Annotated[str, Depends(inner)]) -> AsyncIterator[str]:
             yield inner
             assert inner in opened
@@ -723,7 +742,12 @@ class TestDependencies:
             async def serve(self) -> None: ...
 
             @Receive(Posted)
-            async def posted(self, message: Posted, session: Annotated[str, Depends(outer)]) -> Told:
+            async def posted(
+                self,
+                message: Posted,
+                slow: Annotated[None, Depends(slow)],
+                session: Annotated[str, Depends(outer)],
+            ) -> Told:
                 if message.text == "waits":
                     await go.wait()
                 assert session in opened

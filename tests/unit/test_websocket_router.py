@@ -202,9 +202,12 @@ class TestHooks:
 
         @router.on_disconnect
         async def gone(connection: WebSocketConnection, code: int, reason: str) -> None:
-            await Told(what="gone").send("others")
-            await asyncio.sleep(0)
             ends.append((code, reason, tuple(connection.rooms), len(use_ws_manager().connections)))
+            await Told(what="gone").send("others")
+
+        @router.on_connect
+        async def joins(connection: WebSocketConnection) -> None:
+            await connection.join("a")
 
         async with serving(router) as app:
             async with connect(app, "/ws") as socket:
@@ -220,6 +223,21 @@ class TestHooks:
         else:
             assert ends == [(4100, "enough", (), 0)]
         assert not errors_in(caplog)
+
+    async def test_on_disconnect_is_called_where_the_server_cancels_us(self):
+        ends: list[int] = []
+        router = telling()
+
+        @router.on_disconnect
+        async def gone(connection: WebSocketConnection, code: int, reason: str) -> None:
+            await asyncio.sleep(0)
+            ends.append(code)
+
+        async with serving(router) as app, connect(app, "/ws"):
+            (task,) = [one for one in asyncio.all_tasks() if one.get_name() == "in-loop WebSocket /ws"]
+            task.cancel()
+            await until(task.done)
+        assert ends == [1012]
 
     async def test_on_disconnect_that_raises_is_logged(self, caplog: pytest.LogCaptureFixture):
         router = WebSocketRouter()
@@ -244,9 +262,10 @@ class TestHooks:
             for _ in range(5):
                 await socket.send_text("hello")
                 assert (await socket.receive_json())["message"]["what"] == ["hello", "bad_request"]
-            await socket.send_text('{"MESSAGE_ID": "?", "message": {}, "ref": "r"}')
-            assert (await socket.receive_json())["message"]["what"][1] == "unknown_type"
-            assert (await socket.receive_json())["ref"] == "r"
+            for _ in range(5):
+                await socket.send_text('{"MESSAGE_ID": "?", "message": {}, "ref": "r"}')
+                assert (await socket.receive_json())["message"]["what"][1] == "unknown_type"
+                assert (await socket.receive_json())["ref"] == "r"
 
 
 class TestChoice:
