@@ -232,13 +232,19 @@ class _Recovery:
         replay = await _patiently(lambda: reads.read(self._room, asked, self._connection.settings.max_recovered))
         if asked == NOWHERE and not replay.position.offset:
             return Replay(NOWHERE, [], True)  # there was nothing, and there is nothing
-        return replay
+        return self._bounded(replay)
 
     async def _read_on(self, position: StreamPosition) -> Replay:
         reads = self._reads
         if reads is None:
             return Replay(position, [], True)
-        return await _patiently(lambda: reads.read_on(self._room, position))
+        return self._bounded(await _patiently(lambda: reads.read_on(self._room, position)))
+
+    def _bounded(self, replay: Replay) -> Replay:
+        """Not more than a connection may hold: where it has stalled, all of it stays in memory until it is closed."""
+        if sum(len(entry.payload) for entry in replay.entries) > self._connection.settings.max_recovered_bytes:
+            return Replay(replay.position, [], False)
+        return replay
 
     async def _replay(self, entry: Entry) -> None:
         copies, connection = self._delivery.copies, self._connection

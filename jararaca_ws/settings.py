@@ -26,6 +26,7 @@ class ConnectionSettings:
         handler_grace: how long a handler may go on after its client has gone, before it is cancelled.
         max_recovered: how many missed messages of a room a client that comes back gets; who has missed more is told
             ``recovered: false``.
+        max_recovered_bytes: the same, in bytes: a replay is held in memory while it goes at the pace of its client.
         recover_timeout: how long such a client may take to send its positions, before it counts as one without.
     """
 
@@ -37,10 +38,18 @@ class ConnectionSettings:
     read_patience: timedelta = timedelta(seconds=5)
     handler_grace: timedelta = timedelta(seconds=10)
     max_recovered: int = 300
+    max_recovered_bytes: int = 4 * 1024 * 1024
     recover_timeout: timedelta = timedelta(seconds=10)
 
     def __post_init__(self) -> None:
-        for name in ("max_queue_bytes", "max_inbound_messages", "max_inbound_bytes", "max_recovered"):
+        counts = (
+            "max_queue_bytes",
+            "max_inbound_messages",
+            "max_inbound_bytes",
+            "max_recovered",
+            "max_recovered_bytes",
+        )
+        for name in counts:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")

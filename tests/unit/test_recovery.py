@@ -184,7 +184,7 @@ async def test_an_empty_room_is_recovered_from_nowhere():
 
 async def test_a_slow_client_gets_a_long_replay_at_its_own_pace():
     async with fleet() as [one]:
-        start = await fill(one, 300, padding="x" * 20_000)  # 6 MB, the queue takes one
+        start = await fill(one, 300, padding="x" * 12_000)  # 3.6 MB, the queue takes one
         async with serving(
             until_closed, manager=one.manager, subprotocols=[SUBPROTOCOL, RECOVER_SUBPROTOCOL]
         ) as socket:
@@ -201,6 +201,24 @@ async def test_a_slow_client_gets_a_long_replay_at_its_own_pace():
             await until(lambda: len(kept(socket)) == 305 or not socket.connection.alive)
             assert kept(socket) == list(range(305))
             assert socket.connection.alive
+
+
+@pytest.mark.parametrize(("count", "recovered"), [(3, True), (4, False)])
+async def test_p4_a_replay_of_too_many_bytes_is_said_to_be_none(count: int, recovered: bool):
+    settings = ConnectionSettings(max_recovered_bytes=3 * 1100)
+    async with fleet() as [one]:
+        start = await fill(one, count, padding="x" * 1000)
+        async with serving(
+            until_closed, manager=one.manager, settings=settings, subprotocols=[SUBPROTOCOL, RECOVER_SUBPROTOCOL]
+        ) as socket:
+            socket.server.text(recover_frame({"a": start}))
+            await until(lambda: socket.connection in one.manager.connections)
+            await one.manager.join(["a"], socket.connection)
+            await until(lambda: control(socket, "recovered"))
+            await settled(one)
+            [answer] = control(socket, "recovered")
+            assert answer["recovered"] is recovered
+            assert len(kept(socket)) == (count if recovered else 0)
 
 
 async def test_a_replay_that_cannot_be_completed_is_never_left_as_it_is():
