@@ -64,6 +64,8 @@ from jararaca_ws.errors import (
     MessageIdUnset,
     MessageNotEncodable,
     NotBound,
+    NotCarried,
+    PermissionDenied,
     PresenceLost,
     StageFull,
     Unavailable,
@@ -118,6 +120,7 @@ from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
 from jararaca_ws.websocket_router import WebSocketRouter
+from jararaca_ws.typed_rooms import Room
 
 __version__ = "0.1.0"
 
@@ -139,6 +142,7 @@ __all__ = [
     "Delivery",
     "HistoryMessage",
     "Receive",
+    "Room",
     "RoomHistory",
     "StreamPosition",
     "PresenceEntry",
@@ -234,6 +238,8 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "NotCarried",
+    "PermissionDenied",
     "PresenceLost",
     "StageFull",
     "Unavailable",

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
 
-from jararaca_ws.errors import BadName, Unavailable, quoted
+from jararaca_ws.errors import BadName, PermissionDenied, Unavailable, quoted
 
 __all__ = ["add_answers"]
 
@@ -18,9 +18,13 @@ _log = logging.getLogger("jararaca_ws")
 
 
 def add_answers(exception_handlers: MutableMapping[Any, Any]) -> None:
-    """Have `Unavailable` answered with 503 and `BadName` with 400, where the application has no handlers for them."""
+    """Have `Unavailable` answered with 503, `BadName` with 400 and `PermissionDenied` with 403.
+
+    Where the application has handlers of its own for them, these stay.
+    """
     exception_handlers.setdefault(Unavailable, _answer_unavailable)
     exception_handlers.setdefault(BadName, _answer_bad_name)
+    exception_handlers.setdefault(PermissionDenied, _answer_permission_denied)
 
 
 async def _answer_unavailable(request: HTTPConnection, error: Exception) -> Response:
@@ -38,3 +42,9 @@ async def _answer_bad_name(request: HTTPConnection, error: Exception) -> Respons
     if not isinstance(request, Request):
         raise error
     return JSONResponse({"detail": f"this is not {error.kind}: {error.problem}"}, status_code=400)
+
+
+async def _answer_permission_denied(request: HTTPConnection, error: Exception) -> Response:
+    if not isinstance(request, Request):
+        raise error
+    return JSONResponse({"detail": "permission denied"}, status_code=403)

@@ -18,10 +18,11 @@ from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode, decode, decode_json, encode, encode_error, is_control
 from jararaca_ws.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
-from jararaca_ws.rooms import connection_id
+from jararaca_ws.rooms import check_room, connection_id
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import SocketState, check_close
+from jararaca_ws.typed_rooms import AnyRoom
 
 __all__ = ["Membership", "Tracker", "WebSocketConnection"]
 
@@ -42,8 +43,8 @@ class Tracker(Protocol):
 class Membership(Protocol):
     """Who keeps the rooms: the connection manager."""
 
-    async def join(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
-    async def leave(self, rooms: Iterable[str], websocket: WebSocketConnection) -> None: ...
+    async def join(self, rooms: Iterable[AnyRoom], websocket: WebSocketConnection) -> None: ...
+    async def leave(self, rooms: Iterable[AnyRoom], websocket: WebSocketConnection) -> None: ...
     async def identify(self, user_id: str, connection: WebSocketConnection) -> None: ...
 
     @property
@@ -138,7 +139,7 @@ class WebSocketConnection(SocketState):
         """
         self._bound().tracker.set_metadata(metadata, self)
 
-    async def watch_presence(self, room: str) -> None:
+    async def watch_presence(self, room: AnyRoom) -> None:
         """Have the client told who is in a room, with ``jararaca.presence``: all of them now, and then what changes.
 
         The connection need not be in the room itself. A client without the subprotocol is told nothing. Watching
@@ -149,23 +150,26 @@ class WebSocketConnection(SocketState):
             ConfigurationError: presence is not switched on.
             ConnectionClosed, BackendUnavailable: as `join`.
         """
-        await self._bound().tracker.watch(room, self)
+        await self._bound().tracker.watch(check_room(room), self)
 
-    async def unwatch_presence(self, room: str) -> None:
+    async def unwatch_presence(self, room: AnyRoom) -> None:
         """Have the client told no more; not having watched is no error."""
-        self._bound().tracker.unwatch(room, self)
+        self._bound().tracker.unwatch(check_room(room), self)
 
-    async def join(self, *rooms: str) -> None:
+    async def join(self, *rooms: AnyRoom) -> None:
         """Join rooms. When it returns, everything that is sent to them from now on comes here.
+
+        A typed room is asked first whether this connection may.
 
         Raises:
             BadRoom: a name is not a room; none was joined.
+            PermissionDenied: a typed room refuses; none was joined.
             ConnectionClosed: the socket is gone; it is in no room.
             BackendUnavailable: the backend did not confirm a subscription; none of the rooms was joined.
         """
         await self._bound().join(rooms, self)
 
-    async def leave(self, *rooms: str) -> None:
+    async def leave(self, *rooms: AnyRoom) -> None:
         """Leave rooms; not having been in one is no error."""
         await self._bound().leave(rooms, self)
 

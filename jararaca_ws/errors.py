@@ -19,6 +19,7 @@
     ├── MessageError
     │   ├── MessageIdUnset            the class has no MESSAGE_ID, so it cannot be sent
     │   ├── MessageNotEncodable       NaN, infinity, or a value that JSON has no word for
+    │   ├── NotCarried                the typed room does not carry this message
     │   └── InvalidMessage            what a peer sent is not a message that we know
     ├── BadMetadata                   what cannot be the metadata of a connection
     ├── BadName                       a name that cannot be used
@@ -28,6 +29,7 @@
     ├── CallError                     a client was asked, and there is no reply
     │   ├── CallFailed                it answered with an error, or with what is no reply
     │   └── CallTimeout               it did not answer in time
+    ├── PermissionDenied              a typed room does not let this connection in
     ├── ConnectionClosed              the socket is gone
     └── IllegalTransition             a step that the state does not allow
 
@@ -63,6 +65,8 @@ __all__ = [
     "MessageIdUnset",
     "MessageNotEncodable",
     "NotBound",
+    "NotCarried",
+    "PermissionDenied",
     "PresenceLost",
     "StageFull",
     "Unavailable",
@@ -270,6 +274,18 @@ class MessageNotEncodable(MessageError):
         return f"{_named(self.message_class)} cannot be encoded: {self.problem}"
 
 
+class NotCarried(MessageError):
+    """A typed room carries messages of the types that its class names, and no others."""
+
+    def __init__(self, room_class: type, message_class: type) -> None:
+        super().__init__(room_class, message_class)
+        self.room_class = room_class
+        self.message_class = message_class
+
+    def __str__(self) -> str:
+        return f"{_named(self.room_class)} does not carry {_named(self.message_class)}: name it in Room[...]"
+
+
 class InvalidMessage(MessageError):
     """What a peer sent is not a message that we know.
 
@@ -366,6 +382,17 @@ class CallTimeout(CallError):
 
     def __str__(self) -> str:
         return f"nobody answered {_named(self.request_class)} within {self.timeout.total_seconds():g} s"
+
+
+class PermissionDenied(JararacaError):
+    """A typed room does not let this connection in. HTTP answers 403; a WebSocket handler that it leaves, 4507."""
+
+    def __init__(self, room: str) -> None:
+        super().__init__(room)
+        self.room = room
+
+    def __str__(self) -> str:
+        return f"the room {quoted(self.room)} may not be joined"
 
 
 class ConnectionClosed(JararacaError):

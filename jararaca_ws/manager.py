@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import TypeVar
 
 from starlette.websockets import WebSocket
 
@@ -40,9 +41,13 @@ from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
 from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.socket_state import check_close
+from jararaca_ws.typed_rooms import AnyRoom, Room, authorize
 from jararaca_ws.users import obey, room_of_user
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
+
+_Message = TypeVar("_Message", bound=WebSocketMessageBase)
 
 SCOPE_KEY = "jararaca_ws.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
@@ -208,9 +213,9 @@ class WebSocketConnectionManager(Publishing):
         """The rooms that a connection of this instance is in."""
         return [room for room in self.delivery.rooms.rooms_of(connection) if not is_internal(room)]
 
-    def members(self, room: str) -> Collection[WebSocketConnection]:
+    def members(self, room: AnyRoom) -> Collection[WebSocketConnection]:
         """The connections of this instance in a room: a live view."""
-        return self.delivery.rooms.members(room)
+        return self.delivery.rooms.members(str(room))
 
     @property
     def rooms(self) -> Collection[str]:
@@ -232,18 +237,22 @@ class WebSocketConnectionManager(Publishing):
         """Let a socket go: it leaves its rooms and gets nothing more. Does not close it. Safe to call again."""
         self._let_go(_connection_of(websocket))
 
-    async def join(self, rooms: Iterable[str], websocket: WebSocket | WebSocketConnection) -> None:
+    async def join(self, rooms: Iterable[AnyRoom], websocket: WebSocket | WebSocketConnection) -> None:
         """Join rooms; takes the socket in where that has not been done. Joining again is no error.
 
         When it returns, everything that is sent to the rooms from now on comes to the socket. A socket that has gone
-        is in no room, whenever it went.
+        is in no room, whenever it went. A typed room is asked first whether it may.
 
         Raises:
             BadRoom: a name is not a room; none was joined.
+            PermissionDenied: a typed room refuses; none was joined.
             ConnectionClosed: the socket is closed.
             BackendUnavailable: a subscription was not confirmed; what this call had joined was left again.
         """
-        await self._join(check_rooms(rooms), _connection_of(websocket))
+        connection, rooms = _connection_of(websocket), rooms if isinstance(rooms, str | Room) else list(rooms)
+        names = check_rooms(rooms)
+        await authorize(rooms, connection)
+        await self._join(names, connection)
 
     async def _join(self, names: list[str], connection: WebSocketConnection) -> None:
         self._take_in(connection)
@@ -251,7 +260,7 @@ class WebSocketConnectionManager(Publishing):
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
 
-    async def leave(self, rooms: Iterable[str], websocket: WebSocket | WebSocketConnection) -> None:
+    async def leave(self, rooms: Iterable[AnyRoom], websocket: WebSocket | WebSocketConnection) -> None:
         """Leave rooms; not being in one is no error.
 
         Raises:
@@ -300,8 +309,8 @@ class WebSocketConnectionManager(Publishing):
 
     async def send(
         self,
-        rooms: Sequence[str],
-        message: WebSocketMessageBase,
+        rooms: Sequence[str | Room[_Message]],
+        message: _Message,
         *,
         id: str | None = None,
         exclude: WebSocketConnection | str | None = None,
@@ -319,7 +328,7 @@ class WebSocketConnectionManager(Publishing):
         message, that holds for as long as the connection does: who comes back with a new one gets it.
 
         Raises:
-            BadRoom, BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            BadRoom, NotCarried, BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
             ConfigurationError: it is `recoverable`, and the backend keeps no histories; nothing was sent.
             ValueError: the id is none; nothing was sent.
             BackendUnavailable: the backend did not accept it.
@@ -346,7 +355,7 @@ class WebSocketConnectionManager(Publishing):
 
     def prepare(
         self,
-        rooms: Sequence[str],
+        rooms: Sequence[AnyRoom],
         message: WebSocketMessageBase,
         *,
         id: str | None = None,
@@ -377,7 +386,7 @@ class WebSocketConnectionManager(Publishing):
 
     # --- presence -----------------------------------------------------------------------------------------------------
 
-    async def presence(self, room: str) -> list[PresenceEntry]:
+    async def presence(self, room: AnyRoom) -> list[PresenceEntry]:
         """The connections that are in a room now, on every instance.
 
         It has what this instance did before. What another one did follows within moments; the members of an instance
@@ -415,7 +424,7 @@ class WebSocketConnectionManager(Publishing):
 
     # --- histories ----------------------------------------------------------------------------------------------------
 
-    async def history(self, room: str, since: StreamPosition | None = None, limit: int = 100) -> RoomHistory:
+    async def history(self, room: AnyRoom, since: StreamPosition | None = None, limit: int = 100) -> RoomHistory:
         """What a room keeps of its `recoverable` messages: for a REST endpoint, say, that plain clients read first.
 
         Who may read it is the caller's business.
@@ -432,13 +441,13 @@ class WebSocketConnectionManager(Publishing):
             ConfigurationError: the backend keeps no histories, or the manager was never started.
             BackendUnavailable: it cannot be read.
         """
-        check_room(room)
+        name = check_room(room)
         if not 1 <= limit <= MAX_HISTORY:
             raise ValueError(f"limit={limit} is not 1 to {MAX_HISTORY}")
         if self._reads is None:
             raise ConfigurationError(f"a {type(self.backend).__name__} keeps no histories", "use one that does")
         self._check_started()
-        return RoomHistory.of(await self._reads.read(room, since, limit))
+        return RoomHistory.of(await self._reads.read(name, since, limit))
 
 
 def _connection_of(websocket: WebSocket | WebSocketConnection) -> WebSocketConnection:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from jararaca_ws.context import use_ws_manager, use_ws_message_sender
 from jararaca_ws.delivery import Delivery, ephemeral
 from jararaca_ws.errors import ConfigurationError, DuplicateMessageId, quoted
+from jararaca_ws.typed_rooms import Room, names_for
 
 if TYPE_CHECKING:
     from jararaca_ws.connection import WebSocketConnection
@@ -58,7 +59,7 @@ class WebSocketMessageBase(BaseModel):
 class WebSocketMessage(WebSocketMessageBase):
     """A message that can be sent to rooms from anywhere in a unit of work."""
 
-    async def send(self, *rooms: str, exclude: WebSocketConnection | str | None = None) -> None:
+    async def send(self, *rooms: str | Room[Self], exclude: WebSocketConnection | str | None = None) -> None:
         """Send to every connection that is in at least one of the rooms, on every instance; to each once.
 
         In an HTTP request and in a message-bus handler the message is staged: it leaves when the unit of work
@@ -74,6 +75,7 @@ class WebSocketMessage(WebSocketMessageBase):
         Raises:
             BadConnectionId: what is excluded is none.
             BadRoom: a name is not a room, or no room is given.
+            NotCarried: a typed room does not carry it.
             MessageIdUnset: the class has no ``MESSAGE_ID``.
             MessageNotEncodable: a value has no place in a frame.
             NotBound: outside of a unit of work.
@@ -81,20 +83,20 @@ class WebSocketMessage(WebSocketMessageBase):
             BackendUnavailable: only where the message leaves at once.
         """
         if exclude is None:
-            await use_ws_message_sender().send(rooms, self)
+            await use_ws_message_sender().send(names_for(rooms, self), self)
         else:
-            await use_ws_message_sender().send(rooms, self, exclude=exclude)
+            await use_ws_message_sender().send(names_for(rooms, self), self, exclude=exclude)
 
-    async def send_now(self, *rooms: str, exclude: WebSocketConnection | str | None = None) -> None:
+    async def send_now(self, *rooms: str | Room[Self], exclude: WebSocketConnection | str | None = None) -> None:
         """Send without waiting for the unit of work to succeed: for progress reports, and for tasks that outlive it.
 
         Returns when the backend has accepted the message. Cancellation leaves open whether it did.
 
         Raises:
-            BadConnectionId, BadRoom, MessageIdUnset, MessageNotEncodable, NotBound: as `send`.
+            BadConnectionId, BadRoom, NotCarried, MessageIdUnset, MessageNotEncodable, NotBound: as `send`.
             BackendUnavailable: the backend did not accept the message.
         """
-        await use_ws_manager().send(rooms, self, exclude=exclude)
+        await use_ws_manager().send(names_for(rooms, self), self, exclude=exclude)
 
 
 def message_class(message_id: str) -> type[WebSocketMessageBase] | None:

@@ -14,6 +14,7 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.protocol import encode
 from jararaca_ws.retained import MAX_RETAINED_OVERHEAD
 from jararaca_ws.rooms import check_rooms, instance_of
+from jararaca_ws.typed_rooms import AnyRoom, names_for
 
 __all__ = ["Preparation"]
 
@@ -35,10 +36,10 @@ class Preparation:
         self._keeps_histories = keeps_histories
 
     def publication(
-        self, rooms: Sequence[str], message: WebSocketMessageBase, id: str | None, exclude: str | None = None
+        self, rooms: Sequence[AnyRoom], message: WebSocketMessageBase, id: str | None, exclude: str | None = None
     ) -> Publication:
         """A message to rooms; ``id`` is the sender's own, if it has one; ``exclude`` who does not get it."""
-        names = check_rooms(rooms)
+        names = check_rooms(names_for(rooms, message))
         frame = self.encode(message)
         retention = message.DELIVERY.retention
         if retention is not None and not self._keeps_histories:

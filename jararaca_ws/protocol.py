@@ -74,6 +74,7 @@ class CloseCode(IntEnum):
     INSUFFICIENT_STATE = 4010
     BAD_REQUEST = 4501
     DISCONNECTED = 4503
+    PERMISSION_DENIED = 4507
 
 
 class Gap(WebSocketMessageBase):

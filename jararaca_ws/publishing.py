@@ -14,6 +14,7 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.rooms import check_rooms, instance_of, instance_room
+from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
 from jararaca_ws.socket_state import check_close
 from jararaca_ws.users import room_of_user
@@ -81,7 +82,7 @@ class Publishing:
         check_close(code, reason)
         await self._command([room_of_user(user_id)], Disconnect(code=code, reason=reason))
 
-    async def leave_user(self, user_id: str, rooms: Iterable[str]) -> None:
+    async def leave_user(self, user_id: str, rooms: Iterable[AnyRoom]) -> None:
         """Take every connection of a user out of rooms, on every instance. Not being in one is no error.
 
         Returns when the backend has accepted it: at most once. Nothing keeps the user from joining again.

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Generic, TypeVar
 
 from jararaca_ws.errors import BadConnectionId, BadName, BadRoom
+from jararaca_ws.typed_rooms import AnyRoom, Room
 
 __all__ = [
     "MAX_ROOM_BYTES",
@@ -35,14 +36,16 @@ _T = TypeVar("_T")
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-def check_room(room: str) -> str:
-    """The room itself, when it is one.
+def check_room(room: AnyRoom) -> str:
+    """The name of a room, when it is one.
 
     Every other character is literal: a comma, ``*``, ``{}`` or a space never changes where a message goes.
 
     Raises:
         BadRoom: not 1 to 255 bytes of UTF-8 in Unicode normal form C without control or format characters.
     """
+    if isinstance(room, Room):
+        room = str(room)
     check_text(room, BadRoom)
     if not room.isascii() and not unicodedata.is_normalized("NFC", room):
         raise BadRoom(room, "it is not in Unicode normal form C: pass it through unicodedata.normalize('NFC', room)")
@@ -69,14 +72,14 @@ def check_text(name: str, bad: type[BadName]) -> None:
         raise bad(name, f"it is longer than {MAX_ROOM_BYTES} bytes of UTF-8")
 
 
-def check_rooms(rooms: Iterable[str]) -> list[str]:
-    """The rooms, each once, in the order given.
+def check_rooms(rooms: Iterable[AnyRoom]) -> list[str]:
+    """The names of the rooms, each once, in the order given.
 
     Raises:
-        BadRoom: one of them is not a room, or there is none, or a single string was passed instead of a list.
+        BadRoom: one of them is not a room, or there is none, or a single one was passed instead of a list.
     """
-    if isinstance(rooms, str):
-        raise BadRoom(rooms, "a list of rooms is meant here: put it in brackets")
+    if isinstance(rooms, str | Room):
+        raise BadRoom(str(rooms), "a list of rooms is meant here: put it in brackets")
     checked = list(dict.fromkeys(map(check_room, rooms)))
     if not checked:
         raise BadRoom("", "no room was given")

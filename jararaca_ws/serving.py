@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jararaca_ws.connection import WebSocketConnection
-from jararaca_ws.errors import BadName, ConnectionClosed, IllegalTransition, Unavailable
+from jararaca_ws.errors import BadName, ConnectionClosed, IllegalTransition, PermissionDenied, Unavailable
 from jararaca_ws.flushing import TickFlusher
 from jararaca_ws.frames import Frame
 from jararaca_ws.protocol import SUBPROTOCOL, CloseCode
@@ -84,9 +84,10 @@ class ServedWebSocket:
     async def run(self, handler: Callable[[], Awaitable[None]]) -> None:
         """Serve the socket while the handler runs, and close it afterwards: 1000, or 1011 when the handler raised.
 
-        Errors with codes of their own: `BadName` 4501, the client asked for a room that is none; `Unavailable` 1013, it
-        may try again; starlette's ``WebSocketException`` its own. The handler runs in the calling task. Whatever
-        happens, on return the connection is CLOSED and the pump, and the writer's task where it has one, have ended.
+        Errors with codes of their own: `BadName` 4501, the client asked for a room that is none; `PermissionDenied`
+        4507, for one that it may not join; `Unavailable` 1013, it may try again; starlette's
+        ``WebSocketException`` its own. The handler runs in the calling task. Whatever happens, on return
+        the connection is CLOSED and the pump, and the writer's task where it has one, have ended.
         """
         self._connect = await self._receive()
         connection = self.connection
@@ -252,6 +253,9 @@ class ServedWebSocket:
             # As good as always a path parameter that the client wrote: its mistake, not the handler's.
             _log.warning("connection %s is refused: %s", connection_id, error)
             return _End(CloseCode.BAD_REQUEST, f"not {error.kind}: {error.problem}")
+        if isinstance(error, PermissionDenied):
+            _log.warning("connection %s is refused: %s", connection_id, error)
+            return _End(CloseCode.PERMISSION_DENIED, "permission denied")
         if isinstance(error, Unavailable):
             _log.warning("connection %s cannot be served: %s", connection_id, error)
             return _End(CloseCode.TRY_AGAIN_LATER, "try again later", 503)

@@ -30,6 +30,7 @@ from jararaca_ws import (
     Receive,
     RedisWebSocketConnectionBackend,
     ReportsHealth,
+    Room,
     RoomHistory,
     StreamPosition,
     WebSocketConnection,
@@ -81,6 +82,35 @@ async def recovers(manager: WebSocketConnectionManager) -> None:
     assert_type(history, RoomHistory)
     assert_type(history.position, StreamPosition)
     assert_type([entry.message for entry in history.messages], list[WebSocketMessageBase])
+
+
+class SaidRoom(Room[Said | Kept], pattern="said-{number}"):
+    number: int
+
+    async def authorize(self, connection: WebSocketConnection) -> bool:
+        return connection.user_id is not None
+
+
+class KeptRoom(Room[Kept], pattern="kept"): ...
+
+
+class AnyMessageRoom(Room, pattern="any"): ...
+
+
+async def typed_rooms(manager: WebSocketConnectionManager, connection: WebSocketConnection) -> None:
+    await Said(text="x").send(SaidRoom(number=1), AnyMessageRoom(), "a")
+    await Said(text="x").send_now(SaidRoom(number=1))
+    await Said(text="x").send(KeptRoom())  # type: ignore[arg-type]
+    await Said(text="x").send_now(KeptRoom())  # type: ignore[arg-type]
+    await manager.send([SaidRoom(number=1), "a"], Said(text="x"))
+    await manager.send([KeptRoom()], Said(text="x"))  # type: ignore[misc]
+    await connection.join(SaidRoom(number=1), KeptRoom(), "a")
+    await connection.leave(SaidRoom(number=1))
+    await connection.watch_presence(SaidRoom(number=1))
+    await manager.join([SaidRoom(number=1), "a"], connection)
+    assert_type(await manager.presence(SaidRoom(number=1)), list[PresenceEntry])
+    assert_type(await manager.history(KeptRoom()), RoomHistory)
+    assert_type(SaidRoom(number=1).number, int)
 
 
 class Joked(Message):

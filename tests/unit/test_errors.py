@@ -52,6 +52,8 @@ EXAMPLES = [
     (MessageIdUnset(First), ["test_errors.First", "MESSAGE_ID"]),
     (MessageNotEncodable(First, "NaN"), ["test_errors.First", "NaN"]),
     (InvalidMessage("bad_request", "no"), ["bad_request", "no"]),
+    (errors.NotCarried(First, Second), ["test_errors.First", "test_errors.Second"]),
+    (errors.PermissionDenied("a\nb"), [r"'a\nb'"]),
     (BadRoom("a\nb", "control"), [r"'a\nb'", "control"]),
     (BadRoom(7, "a room is a string"), ["a int", "a room is a string"]),
     (errors.BadUserId("a\nb", "control"), [r"'a\nb'", "a user id", "control"]),
