@@ -85,6 +85,8 @@ class WebSocketConnection(SocketState):
         self.recovery = RecoveryRequest() if RECOVER_SUBPROTOCOL in offered and SUBPROTOCOL in offered else None
         #: What the client was asked; None before the first call.
         self.calls: PendingCalls | None = None
+        #: Asked of each message that was read, synchronously: whether it is for the framework. None: nobody asks.
+        self.takes_request: Callable[[MutableMapping[str, Any]], bool] | None = None
         self._strikes = 0
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None

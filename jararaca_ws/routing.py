@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
 
+from jararaca_ws.client_rooms import ClientRooms, answering
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
@@ -21,8 +23,10 @@ from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, 
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.message_work import Host
 from jararaca_ws.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
+from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
+from jararaca_ws.typed_rooms import Room
 
 __all__ = [
     "Endpoint",
@@ -62,9 +66,13 @@ class WebSocketEndpoint:
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         discriminator: the field that says the class of a message, where clients send no envelopes.
         binary: what clients send, and what handlers return, are binary frames.
+        client_rooms: the classes of rooms that clients may join and leave by themselves, with ``jararaca.join`` and
+            ``jararaca.leave``; the room's `Room.authorize` is asked each time.
+        client_sends: the types of messages that a client may send, with ``jararaca.send``, to a room of these classes
+            while it is in it.
 
     Raises:
-        ConfigurationError: at once, for a function that is not ``async def``.
+        ConfigurationError: at once, for a function that is not ``async def``, and for rooms and messages that are none.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class WebSocketEndpoint:
         concurrency: int = 1,
         discriminator: str | None = None,
         binary: bool = False,
+        client_rooms: Sequence[type[Room[Any]]] = (),
+        client_sends: Sequence[type[WebSocketMessage]] = (),
     ) -> None:
         if not isinstance(path, str):
             raise ConfigurationError("@WebSocketEndpoint was used without a path", 'write @WebSocketEndpoint("/path")')
@@ -85,6 +95,7 @@ class WebSocketEndpoint:
         self.name = name
         self.dependencies = dependencies
         self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
+        self.client_rooms = ClientRooms(tuple(client_rooms), tuple(client_sends))
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "a @WebSocketEndpoint")
@@ -209,7 +220,19 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
             if endpoint.dispatch is not None and connection.accepted:
                 await endpoint.dispatch.serve(connection, host)
 
-        await socket.run(handle)
+        def unit_of_request(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
+            data = WebSocketTransactionData(websocket=websocket, connection=connection)
+            return host.unit_of_work(
+                AppTransactionContext(
+                    transaction_data=data, controller=endpoint.controller, handler=endpoint.function
+                )
+            )
+
+        if not endpoint.spec.client_rooms.rooms:  # then what a client asks for is of no known type
+            await socket.run(handle)
+            return
+        async with answering(connection, manager, endpoint.spec.client_rooms, unit_of_request):
+            await socket.run(handle)
 
     return served
 

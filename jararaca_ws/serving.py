@@ -115,6 +115,9 @@ class ServedWebSocket:
                     continue
                 if self.connection.calls is not None and self.connection.calls.take(message):
                     continue
+                takes_request = self.connection.takes_request
+                if takes_request is not None and takes_request(message):
+                    continue
                 discarded = inbound.discarded
                 await inbound.put(message)
                 if inbound.discarded > discarded == 0:

@@ -27,6 +27,8 @@ class ConnectionSettings:
         max_recovered: how many missed messages of a room a client that comes back gets; who has missed more is told
             ``recovered: false``.
         max_recovered_bytes: the same, in bytes: a replay is held in memory while it goes at the pace of its client.
+        max_rooms: how many rooms a connection may be in when its client asks for one more. The application's own joins
+            are not limited.
         recover_timeout: how long such a client may take to send its positions, before it counts as one without.
     """
 
@@ -38,6 +40,7 @@ class ConnectionSettings:
     read_patience: timedelta = timedelta(seconds=5)
     handler_grace: timedelta = timedelta(seconds=10)
     max_recovered: int = 300
+    max_rooms: int = 128
     max_recovered_bytes: int = 4 * 1024 * 1024
     recover_timeout: timedelta = timedelta(seconds=10)
 
@@ -48,6 +51,7 @@ class ConnectionSettings:
             "max_inbound_bytes",
             "max_recovered",
             "max_recovered_bytes",
+            "max_rooms",
         )
         for name in counts:
             value = getattr(self, name)

@@ -287,6 +287,35 @@ async def test_calls(load: Load):
         assert (await rui.receive_json())["message"] == {"who": "ana"}
 
 
+async def test_typed_rooms(load: Load):
+    async def asked(kind: str, **message: Any) -> dict[str, Any]:
+        await ana.send_text(json.dumps({"MESSAGE_ID": f"jararaca.{kind}", "ref": "1", "message": message}))
+        answer = await ana.receive_json()
+        assert answer["ref"] == "1"
+        return {answer["MESSAGE_ID"]: answer["message"]}
+
+    shipped = {"MESSAGE_ID": "order.shipped", "message": {"parcel": "JJ-1"}}
+    async with running(load("typed_rooms").app) as (app, http):
+        async with connect(app, "/orders/ws/42?name=Rui") as rui:
+            assert (await rui.closed()).code == 4507
+        async with connect(app, "/orders/ws/43?name=Rui") as rui, connect(app, "/orders/ws?name=Ana") as ana:
+            joined = {"room": "order-42", "epoch": "", "offset": 0}
+            assert await asked("join", rooms=["order-42"]) == {"jararaca.joined": {"rooms": [joined]}}
+            for order in (42, 43):
+                await http.post(f"/orders/{order}/ship")
+            assert await ana.receive_json() == await rui.receive_json() == shipped
+            refused = await asked("join", rooms=["order-43"])
+            assert refused["jararaca.error"]["code"] == "permission_denied"
+            typing = {"MESSAGE_ID": "order.typing", "message": {"name": "Ana"}}
+            await ana.send_text(
+                json.dumps({"MESSAGE_ID": "jararaca.send", "ref": "2", "message": {"room": "order-42", **typing}})
+            )
+            answers = [await ana.receive_json(), await ana.receive_json()]
+            assert {"MESSAGE_ID": "jararaca.sent", "ref": "2", "message": {"room": "order-42"}} in answers
+            assert typing in answers
+            assert await asked("leave", rooms=["order-42"]) == {"jararaca.left": {"rooms": ["order-42"]}}
+
+
 async def test_presence(load: Load):
     async def told(browser: InLoopWebSocket) -> tuple[str, int, list[str], list[str]]:
         message = (await browser.receive_json())["message"]
