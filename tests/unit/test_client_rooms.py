@@ -71,6 +71,8 @@ async def judge(number: int, connection: WebSocketConnection) -> bool:
         try:
             await asyncio.Event().wait()
         finally:
+            for _ in range(20):  # cleaning up takes a while
+                await asyncio.sleep(0)
             Hangs.ended.set()
     return number < 100
 
@@ -96,6 +98,10 @@ class Chat:
     @WebSocketEndpoint("/deaf", client_rooms=[ChatRoom])
     async def deaf(self, connection: WebSocketConnection) -> None:
         await connection.closed.wait()
+
+    @WebSocketEndpoint("/stubborn", client_rooms=[ChatRoom])
+    async def stubborn(self, connection: WebSocketConnection) -> None:
+        await Hangs.ended.wait()
 
     @WebSocketEndpoint("/closed")
     async def closed(self, connection: WebSocketConnection) -> None:
@@ -143,6 +149,26 @@ async def test_the_answer_says_where_the_room_is():
         (room,) = (await ask(socket, "join", {"rooms": ["news-x"]}))["message"]["rooms"]
         assert room["offset"] == 1
         assert room["epoch"]
+
+
+async def test_a_client_that_comes_back_and_joins_again_gets_what_it_has_missed():
+    async with running(Chat) as app:
+        await app.manager.send([NewsRoom(topic="x")], Posted())
+        async with connect(app.asgi, "/ws/open") as socket:
+            (before,) = (await ask(socket, "join", {"rooms": ["news-x"]}))["message"]["rooms"]
+        for _ in range(2):
+            await app.manager.send([NewsRoom(topic="x")], Posted())
+        async with connect(app.asgi, "/ws/open", subprotocols=[*V1, "jararaca.recover"]) as socket:
+            positions = {"news-x": {"epoch": before["epoch"], "offset": before["offset"]}}
+            await socket.send_text(json.dumps({"MESSAGE_ID": "jararaca.recover", "message": {"rooms": positions}}))
+            frames = [
+                await ask(socket, "join", {"rooms": ["news-x"]}),
+                *[await socket.receive_json() for _ in range(3)],
+            ]
+            by_id = {frame["MESSAGE_ID"]: frame for frame in frames}
+            assert by_id["jararaca.recovered"]["message"]["recovered"] is True
+            assert by_id["jararaca.joined"]["message"]["rooms"][0]["offset"] == 3
+            assert [frame["offset"] for frame in frames if frame["MESSAGE_ID"] == Posted.MESSAGE_ID] == [2, 3]
 
 
 async def test_a_client_sends_to_a_room_that_it_is_in():
@@ -336,6 +362,15 @@ async def test_a_judge_that_hangs_delays_nothing_but_requests_and_ends_with_its_
         assert Hangs.ended.is_set()
         assert not tasks_of_requests()
         assert not app.manager.rooms
+
+
+async def test_a_judge_that_hangs_does_not_wait_for_an_endpoint_that_goes_on():
+    async with running(Chat) as app:
+        async with connect(app.asgi, "/ws/stubborn") as socket:
+            await socket.send_text('{"MESSAGE_ID":"jararaca.join","ref":"r","message":{"rooms":["chat-1"]}}')
+            await asyncio.wait_for(Hangs.began.wait(), 5)
+            await socket.close()
+            await asyncio.wait_for(Hangs.ended.wait(), 5)
 
 
 async def test_a_judge_that_closes_the_connection_leaves_nothing_behind():
