@@ -119,8 +119,8 @@ from jararaca_ws.rpc import WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
-from jararaca_ws.websocket_router import WebSocketRouter
 from jararaca_ws.typed_rooms import Room
+from jararaca_ws.websocket_router import WebSocketRouter
 
 __version__ = "0.1.0"
 

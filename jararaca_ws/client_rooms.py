@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ from jararaca_ws.room_requests import (
 )
 from jararaca_ws.typed_rooms import Room, authorize, room_named
 
-__all__ = ["ClientRooms", "RoomRequests", "answering"]
+__all__ = ["ClientRooms", "RoomRequests"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -86,26 +86,6 @@ class ClientRooms:
         if room is None:
             raise PermissionDenied(name)
         return room
-
-
-@asynccontextmanager
-async def answering(
-    connection: WebSocketConnection,
-    manager: WebSocketConnectionManager,
-    allowed: ClientRooms,
-    unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
-) -> AsyncIterator[None]:
-    """In the body, what the client asks of rooms is answered; afterwards nothing is left of it.
-
-    ``unit_of_work`` goes around each request that is more than leaving.
-    """
-    requests = RoomRequests(connection, manager, allowed, unit_of_work)
-    connection.takes_request = requests.takes
-    try:
-        yield
-    finally:
-        connection.takes_request = None
-        await requests.stop()
 
 
 class _RoomLimit(Exception):

@@ -41,7 +41,6 @@ from jararaca_ws.recovery import Recoveries
 from jararaca_ws.retained import RoomHistory
 from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import ConnectionSettings
-from jararaca_ws.socket_state import check_close
 from jararaca_ws.typed_rooms import AnyRoom, Room, authorize
 from jararaca_ws.users import obey, room_of_user
 

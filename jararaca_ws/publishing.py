@@ -14,9 +14,9 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.protocol import CloseCode
 from jararaca_ws.rooms import check_rooms, instance_of, instance_room
-from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
 from jararaca_ws.socket_state import check_close
+from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.users import room_of_user
 
 __all__ = ["Publishing"]

@@ -15,15 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
 
-from jararaca_ws.client_rooms import ClientRooms, answering
+from jararaca_ws.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.message_work import Host
-from jararaca_ws.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
 from jararaca_ws.messages import WebSocketMessage
+from jararaca_ws.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
 from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
 from jararaca_ws.typed_rooms import Room
@@ -223,16 +223,16 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
         def unit_of_request(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
             data = WebSocketTransactionData(websocket=websocket, connection=connection)
             return host.unit_of_work(
-                AppTransactionContext(
-                    transaction_data=data, controller=endpoint.controller, handler=endpoint.function
-                )
+                AppTransactionContext(transaction_data=data, controller=endpoint.controller, handler=endpoint.function)
             )
 
-        if not endpoint.spec.client_rooms.rooms:  # then what a client asks for is of no known type
+        requests = RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_request)
+        connection.takes_request = requests.takes
+        try:
             await socket.run(handle)
-            return
-        async with answering(connection, manager, endpoint.spec.client_rooms, unit_of_request):
-            await socket.run(handle)
+        finally:
+            connection.takes_request = None
+            await requests.stop()
 
     return served
 
