@@ -73,6 +73,19 @@ class WebSocketConnection(SocketState):
         recovery: None, or the positions that a client which comes back sends first.
     """
 
+    __slots__ = (
+        "_membership",
+        "_on_closed",
+        "_strikes",
+        "calls",
+        "metadata",
+        "recovery",
+        "scope",
+        "takes_request",
+        "user_id",
+        "websocket",
+    )
+
     def __init__(
         self, scope: Scope, settings: ConnectionSettings | None = None, flusher: TickFlusher | None = None
     ) -> None:

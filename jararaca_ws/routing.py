@@ -205,28 +205,24 @@ def endpoint_route(endpoint: Endpoint, *, manager: WebSocketConnectionManager, h
 def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host) -> ASGIApp:
     """FastAPI's application for one route, between our receive and our send."""
 
+    def unit_of_work(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
+        data = WebSocketTransactionData(websocket=websocket, connection=websocket.scope[SCOPE_KEY])
+        return host.unit_of_work(
+            AppTransactionContext(transaction_data=data, controller=endpoint.controller, handler=endpoint.function)
+        )
+
     async def served(scope: Scope, receive: Receives, send: Send) -> None:
         socket = served_by(manager, scope, receive, send)
         connection = socket.connection
 
         async def handle() -> None:
             refuse_while_draining(manager)
-            data = WebSocketTransactionData(websocket=connection.websocket, connection=connection)
-            app_context = AppTransactionContext(
-                transaction_data=data, controller=endpoint.controller, handler=endpoint.function
-            )
-            async with host.unit_of_work(app_context):
+            async with unit_of_work(connection.websocket):
                 await app(scope, socket.receive, socket.send)
             if endpoint.dispatch is not None and connection.accepted:
                 await endpoint.dispatch.serve(connection, host)
 
-        def unit_of_request(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
-            data = WebSocketTransactionData(websocket=websocket, connection=connection)
-            return host.unit_of_work(
-                AppTransactionContext(transaction_data=data, controller=endpoint.controller, handler=endpoint.function)
-            )
-
-        requests = RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_request)
+        requests = RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_work)
         connection.takes_request = requests.takes
         try:
             await socket.run(handle)

@@ -45,6 +45,18 @@ class ServedWebSocket:
         connection: what handlers and the manager see of it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_connect",
+        "_handler_deadline",
+        "_handshake",
+        "_receive",
+        "_scope",
+        "_send",
+        "_writer",
+        "connection",
+    )
+
     def __init__(
         self,
         scope: Scope,

@@ -40,6 +40,32 @@ class SocketState:
     Its attributes are described there.
     """
 
+    # An instance has so many attributes that its dict would take 1.5 kB. Whoever needs one more still can.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_closing",
+        "_evicted_told",
+        "accepted",
+        "alive",
+        "close_code",
+        "close_reason",
+        "closed",
+        "direct",
+        "flusher",
+        "id",
+        "inbound",
+        "on_closing",
+        "on_failed",
+        "outbound",
+        "overflowed",
+        "settings",
+        "state",
+        "subprotocol",
+        "wake",
+        "window_bits",
+    )
+
     def __init__(self, settings: ConnectionSettings | None, flusher: TickFlusher | None) -> None:
         self.id = uuid.uuid4().hex
         self.settings = settings or ConnectionSettings()
