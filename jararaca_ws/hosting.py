@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
@@ -21,13 +20,11 @@ from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
-from jararaca_ws.serving import ServedWebSocket
+from jararaca_ws.routing import refuse_while_draining, served_by
 from jararaca_ws.staging import Stage
+from jararaca_ws.websocket_router import RUNTIME_KEY
 
-__all__ = ["RUNTIME_KEY", "current_connection", "install"]
-
-RUNTIME_KEY = "jararaca_ws.runtime"
-"""Where the ASGI scope of a WebSocket holds the `Runtime`: a mounted application's own state does not."""
+__all__ = ["current_connection", "install"]
 
 
 async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
@@ -108,14 +105,11 @@ class _Host:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         manager = self._manager
-        socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
-        socket.connection.bind(manager)
-        scope[SCOPE_KEY] = socket.connection
+        socket = served_by(manager, scope, receive, send)
         scope[RUNTIME_KEY] = self._runtime
 
         async def handle() -> None:
-            if manager.draining:  # it would be closed again in a moment: another instance may take it
-                raise HTTPException(503)
+            refuse_while_draining(manager)
             with provide_ws_manager(manager):
                 await self._app(scope, socket.receive, socket.send)
 

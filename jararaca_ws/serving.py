@@ -316,7 +316,7 @@ def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:
-    """Cancel the tasks and wait until they have ended, whatever happens to us meanwhile."""
+    """Cancel the tasks and wait until they have ended."""
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -109,26 +109,7 @@ class RedisWebSocketConnectionBackend:
             timeout=subscribe_timeout,
             linger=unsubscribe_linger,
         )
-        self._publisher: RedisPipeline | ClusterPipeline
-        self._reader: RedisPipeline | ClusterPipeline
-        self._subscriber: RedisSubscriber | ClusterSubscriber
-        # Where the server is; in a cluster, which nodes there are.
-        self._server: Link | Topology
-        if isinstance(conn, RedisCluster):
-            topology = self._server = Topology(conn, connect_timeout)
-            sharded = partial(ClusterPipeline, topology, timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
-            self._publisher, self._reader = sharded(name="publisher"), sharded(name="reader")
-            self._subscriber = ClusterSubscriber(topology, partial(make_subscriber, probe=None), subscribe_timeout)
-        else:
-            link = self._server = Link.of(conn, connect_timeout)
-            pipeline = partial(RedisPipeline, link, timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
-            publisher = self._publisher = pipeline(name="publisher")
-            self._reader = pipeline(name="reader")
-            # No room can have the name of this channel either: it does not begin with the prefix.
-            probe = self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode()
-            self._subscriber = make_subscriber(
-                link, probe=(probe, lambda nonce: publisher.submit([("PUBLISH", probe, nonce)]))
-            )
+        self._connect(conn, make_subscriber, connect_timeout, publish_timeout, subscribe_timeout, max_pending_bytes)
         self._keys = Keys(prefix or send_pubsub_channel or names)
         self._history = RedisHistory(
             self._reader,
@@ -143,6 +124,37 @@ class RedisWebSocketConnectionBackend:
         # Ids for what comes without one.
         self._nonce = secrets.token_urlsafe(8)
         self._ids = count()
+
+    def _connect(
+        self,
+        conn: Redis | RedisCluster | str,
+        make_subscriber: Callable[..., RedisSubscriber],
+        connect_timeout: timedelta,
+        publish_timeout: timedelta,
+        subscribe_timeout: timedelta,
+        max_pending_bytes: int,
+    ) -> None:
+        """Make what talks to the server, or to each node of a cluster. Nothing is opened before the start."""
+        self._publisher: RedisPipeline | ClusterPipeline
+        self._reader: RedisPipeline | ClusterPipeline
+        self._subscriber: RedisSubscriber | ClusterSubscriber
+        # Where the server is; in a cluster, which nodes there are.
+        self._server: Link | Topology
+        if isinstance(conn, RedisCluster):
+            topology = self._server = Topology(conn, connect_timeout)
+            sharded = partial(ClusterPipeline, topology, timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
+            self._publisher, self._reader = sharded(name="publisher"), sharded(name="reader")
+            self._subscriber = ClusterSubscriber(topology, partial(make_subscriber, probe=None), subscribe_timeout)
+            return
+        link = self._server = Link.of(conn, connect_timeout)
+        pipeline = partial(RedisPipeline, link, timeout=publish_timeout, max_pending_bytes=max_pending_bytes)
+        publisher = self._publisher = pipeline(name="publisher")
+        self._reader = pipeline(name="reader")
+        # No room can have the name of this channel either: it does not begin with the prefix.
+        probe = self._channels.broadcast + b":probe:" + secrets.token_hex(8).encode()
+        self._subscriber = make_subscriber(
+            link, probe=(probe, lambda nonce: publisher.submit([("PUBLISH", probe, nonce)]))
+        )
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
-from jararaca_ws.hosting import RUNTIME_KEY, current_connection
+from jararaca_ws.hosting import current_connection
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, create_http_server
 from jararaca_ws.socket_state import ConnectionState
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect, lifespan
+from jararaca_ws.websocket_router import RUNTIME_KEY
 from tests.unit.apps import App, end_of
 from tests.unit.sockets import errors_in, until
 
