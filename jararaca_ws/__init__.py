@@ -27,7 +27,6 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import (
     MessagePublisher,
     WebSocketMessageSender,
@@ -75,6 +74,8 @@ from jararaca_ws.errors import (
 )
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.hosting import current_connection
+from jararaca_ws.inbound.receiving import Receive
+from jararaca_ws.inbound.websocket_router import WebSocketRouter
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppInterceptorWithLifecycle,
@@ -111,16 +112,15 @@ from jararaca_ws.microservice import (
     create_http_server,
 )
 from jararaca_ws.presence import PresenceSettings
-from jararaca_ws.protocol import CloseCode
-from jararaca_ws.receiving import Receive
-from jararaca_ws.retained import HistoryMessage, RoomHistory
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.rpc import WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
-from jararaca_ws.socket_state import ConnectionState
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
 from jararaca_ws.typed_rooms import Room
-from jararaca_ws.websocket_router import WebSocketRouter
+from jararaca_ws.wire.protocol import CloseCode
+from jararaca_ws.wire.retained import HistoryMessage, RoomHistory
 
 __version__ = "0.1.0"
 

@@ -10,13 +10,13 @@ from functools import partial
 from itertools import count
 
 from jararaca_ws.commands import Answer, Ask, Command
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import CallFailed, CallTimeout, Unavailable
-from jararaca_ws.frames import Frame
-from jararaca_ws.refs import with_ref
 from jararaca_ws.rooms import instance_room
 from jararaca_ws.rpc import Reply, WebSocketRequest, check_request, reply_of
-from jararaca_ws.waiting import Mailbox
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.waiting import Mailbox
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.refs import with_ref
 
 __all__ = ["RemoteCalls"]
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from jararaca_ws.draining import DRAIN_WINDOW_VARIABLE
 from jararaca_ws.errors import ConfigurationError, Unavailable
 from jararaca_ws.lifespan import WatchedLifespan
 from jararaca_ws.messagebus.worker import MessageBusWorker
 from jararaca_ws.microservice import Microservice, create_http_server
+from jararaca_ws.sockets.draining import DRAIN_WINDOW_VARIABLE
 
 if TYPE_CHECKING:
     import uvicorn

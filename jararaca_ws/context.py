@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from jararaca_ws.errors import NotBound
 
 if TYPE_CHECKING:
-    from jararaca_ws.connection import WebSocketConnection
     from jararaca_ws.manager import WebSocketConnectionManager
     from jararaca_ws.messagebus.message import Message
     from jararaca_ws.messages import WebSocketMessageBase
+    from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = [
     "MessagePublisher",

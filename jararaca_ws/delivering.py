@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from jararaca_ws.backends.base import Entry, StreamPosition
 from jararaca_ws.commands import MARK
-from jararaca_ws.connection import WebSocketConnection
-from jararaca_ws.copies import Copies
 from jararaca_ws.delivery import excluded_id
-from jararaca_ws.flushing import TickFlusher
-from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import CloseCode, Gap, encode
-from jararaca_ws.retained import Position, retained_frame
+from jararaca_ws.recovery.copies import Copies
+from jararaca_ws.recovery.streams import Streams, Verdict
 from jararaca_ws.rooms import RoomRegistry, is_instance, is_internal, watched_room
-from jararaca_ws.streams import Streams, Verdict
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.flushing import TickFlusher
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import CloseCode, Gap, encode
+from jararaca_ws.wire.retained import Position, retained_frame
 
 __all__ = ["Counters", "Hold", "LocalDelivery"]
 

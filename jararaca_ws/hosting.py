@@ -13,16 +13,16 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from jararaca_ws.answering import add_answers
 from jararaca_ws.backends.base import Publication
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.inbound.websocket_router import RUNTIME_KEY
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.routing import refuse_while_draining, served_by
+from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.staging import Stage
-from jararaca_ws.websocket_router import RUNTIME_KEY
 
 __all__ = ["current_connection", "install"]
 

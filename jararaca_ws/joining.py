@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from jararaca_ws.backends.base import SubscribingBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import LocalDelivery
-from jararaca_ws.histories import PositionReads
-from jararaca_ws.recovery import Recoveries
+from jararaca_ws.recovery.histories import PositionReads
+from jararaca_ws.recovery.recovering import Recoveries
 from jararaca_ws.rooms import is_internal
+from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["Joining"]
 

@@ -24,31 +24,31 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, decode_command
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
-from jararaca_ws.flushing import TickFlusher
-from jararaca_ws.healing import Healer
 from jararaca_ws.health import Health, ReportsHealth
-from jararaca_ws.histories import HistoryReads, PositionReads
 from jararaca_ws.joining import Joining
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
 from jararaca_ws.publishing import Publishing
-from jararaca_ws.recovery import Recoveries
-from jararaca_ws.retained import RoomHistory
+from jararaca_ws.recovery.healing import Healer
+from jararaca_ws.recovery.histories import HistoryReads, PositionReads
+from jararaca_ws.recovery.recovering import Recoveries
 from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.typed_rooms import AnyRoom, Room, authorize
 from jararaca_ws.users import obey, room_of_user
+from jararaca_ws.wire.retained import RoomHistory
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
 
 _Message = TypeVar("_Message", bound=WebSocketMessageBase)
 
-SCOPE_KEY = "jararaca_ws.connection"
+SCOPE_KEY = "jararaca_ws.sockets.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
 
 

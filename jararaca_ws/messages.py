@@ -15,7 +15,7 @@ from jararaca_ws.errors import ConfigurationError, DuplicateMessageId, quoted
 from jararaca_ws.typed_rooms import Room, names_for
 
 if TYPE_CHECKING:
-    from jararaca_ws.connection import WebSocketConnection
+    from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["UNSET_MESSAGE_ID", "WebSocketMessage", "WebSocketMessageBase", "check_message_ids", "message_class"]
 

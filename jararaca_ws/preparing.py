@@ -9,12 +9,12 @@ from itertools import count
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.delivery import all_but
 from jararaca_ws.errors import ConfigurationError, MessageNotEncodable
-from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.protocol import encode
-from jararaca_ws.retained import MAX_RETAINED_OVERHEAD
 from jararaca_ws.rooms import check_rooms, instance_of
 from jararaca_ws.typed_rooms import AnyRoom, names_for
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import encode
+from jararaca_ws.wire.retained import MAX_RETAINED_OVERHEAD
 
 __all__ = ["Preparation"]
 

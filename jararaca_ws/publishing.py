@@ -12,12 +12,12 @@ from jararaca_ws.delivering import LocalDelivery
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
-from jararaca_ws.protocol import CloseCode
 from jararaca_ws.rooms import check_rooms, instance_of, instance_room
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
-from jararaca_ws.socket_state import check_close
+from jararaca_ws.sockets.socket_state import check_close
 from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.users import room_of_user
+from jararaca_ws.wire.protocol import CloseCode
 
 __all__ = ["Publishing"]
 

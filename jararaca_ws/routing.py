@@ -15,17 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
 
-from jararaca_ws.client_rooms import ClientRooms, RoomRequests
-from jararaca_ws.connection import WebSocketConnection
-from jararaca_ws.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
+from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
+from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
+from jararaca_ws.inbound.message_work import Host
+from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
-from jararaca_ws.message_work import Host
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
-from jararaca_ws.serving import ServedWebSocket
 from jararaca_ws.signatures import parameters_without_self
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.serving import ServedWebSocket
 from jararaca_ws.typed_rooms import Room
 
 __all__ = [

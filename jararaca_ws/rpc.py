@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from jararaca_ws.errors import CallFailed, CallTimeout, ConfigurationError, ConnectionClosed, InvalidMessage
-from jararaca_ws.frames import Frame
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.protocol import encode
-from jararaca_ws.refs import answered_ref, decode_reply, reply_envelope, with_ref
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import encode
+from jararaca_ws.wire.refs import answered_ref, decode_reply, reply_envelope, with_ref
 
 __all__ = [
     "CALL_TIMEOUT",

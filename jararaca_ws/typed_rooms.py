@@ -17,8 +17,8 @@ from typing_extensions import TypeVar
 from jararaca_ws.errors import BadRoom, ConfigurationError, NotCarried, PermissionDenied
 
 if TYPE_CHECKING:
-    from jararaca_ws.connection import WebSocketConnection
     from jararaca_ws.messages import WebSocketMessageBase
+    from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["AnyRoom", "Room", "authorize", "names_for", "room_named"]
 

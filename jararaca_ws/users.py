@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from jararaca_ws.commands import Disconnect, Leave
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BadUserId
 from jararaca_ws.rooms import check_text, user_room
+from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["obey", "room_of_user"]
 

@@ -15,7 +15,7 @@ from jararaca_ws import (
     WebSocketInterceptor,
     WebSocketMessage,
 )
-from jararaca_ws.protocol import encode
+from jararaca_ws.wire.protocol import encode
 
 
 class Text(WebSocketMessage):

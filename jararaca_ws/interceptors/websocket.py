@@ -15,9 +15,7 @@ from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
-from jararaca_ws.draining import default_drain_window, drained_on_signals
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
@@ -35,6 +33,8 @@ from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import check_paths, endpoint_route, endpoints_of
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.draining import default_drain_window, drained_on_signals
 from jararaca_ws.staging import Stage, staged
 
 __all__ = ["WebSocketInterceptor"]

@@ -12,8 +12,8 @@ from jararaca_ws.errors import MessageError, MessageNotEncodable, quoted
 from jararaca_ws.messagebus.attempt import Attempt, Outcome
 from jararaca_ws.messagebus.controllers import HandlerSpec
 from jararaca_ws.messagebus.message import Message
-from jararaca_ws.protocol import is_finite
 from jararaca_ws.staging import Stage
+from jararaca_ws.wire.protocol import is_finite
 
 __all__ = ["MAX_MESSAGE_BYTES", "Dispatch", "EncodedMessage", "MessageBus", "StagedPublisher", "encode"]
 

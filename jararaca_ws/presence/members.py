@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 from jararaca_ws.backends.base import PresenceChange
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.rooms import RoomRegistry, is_internal
+from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["TrackedMembers"]
 

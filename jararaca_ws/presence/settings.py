@@ -10,7 +10,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from jararaca_ws.errors import BadMetadata, ConfigurationError
-from jararaca_ws.protocol import is_finite
+from jararaca_ws.wire.protocol import is_finite
 
 __all__ = ["PresenceSettings"]
 

@@ -16,12 +16,12 @@ from jararaca_ws.backends.base import (
     WebSocketConnectionBackend,
 )
 from jararaca_ws.commands import Command, Moved
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, PresenceLost
 from jararaca_ws.presence.members import TrackedMembers
 from jararaca_ws.presence.settings import PresenceSettings
 from jararaca_ws.presence.watchers import Watchers
 from jararaca_ws.rooms import RoomRegistry, check_room, is_internal, presence_room, watched_room
+from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.supervision import Supervised
 
 __all__ = ["PresenceTracker", "presence_store"]

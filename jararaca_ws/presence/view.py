@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from jararaca_ws.backends.base import PresenceMember
-from jararaca_ws.protocol import PresenceUpdate, PresentIdentity
+from jararaca_ws.wire.protocol import PresenceUpdate, PresentIdentity
 
 __all__ = ["View", "first_leave_ms"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from jararaca_ws.backends.base import PresenceMember, PresenceStore
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.presence.settings import PresenceSettings
 from jararaca_ws.presence.view import View, first_leave_ms
-from jararaca_ws.protocol import PresenceUpdate, encode
 from jararaca_ws.rooms import RoomRegistry, presence_room
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.protocol import PresenceUpdate, encode
 
 __all__ = ["Watchers"]
 

@@ -15,10 +15,10 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPe
 from websockets.frames import Frame
 from websockets.http11 import Request
 
-from jararaca_ws.draining import default_drain_window
 from jararaca_ws.errors import ConfigurationError
-from jararaca_ws.waiting import Flag, Mailbox
-from jararaca_ws.writing import DIRECT_FRAMES
+from jararaca_ws.sockets.draining import default_drain_window
+from jararaca_ws.sockets.waiting import Flag, Mailbox
+from jararaca_ws.sockets.writing import DIRECT_FRAMES
 
 __all__ = ["WebSocketProtocol"]
 

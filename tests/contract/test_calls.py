@@ -28,7 +28,7 @@ from jararaca_ws.rooms import instance_room
 from jararaca_ws.rpc import MAX_PENDING_CALLS, WebSocketRequest
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
-from tests.unit.sockets import Socket, errors_in, turns, until
+from tests.unit.played import Socket, errors_in, turns, until
 
 Started = Callable[[], AbstractAsyncContextManager[Cluster]]
 

@@ -12,7 +12,6 @@ import fakeredis
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import provide_ws_manager
 from jararaca_ws.delivery import latest, recoverable
 from jararaca_ws.errors import BadConnectionId
@@ -20,11 +19,12 @@ from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Post, RestController
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import connect
 from tests.servers import RedisServer
 from tests.unit.apps import running
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
-from tests.unit.sockets import Socket, until
+from tests.unit.played import Socket, until
 
 Started = Callable[[], AbstractAsyncContextManager[Cluster]]
 

@@ -16,14 +16,14 @@ from redis.asyncio import Redis
 from jararaca_ws.backends.base import PresenceStore
 from jararaca_ws.backends.memory_presence import MemoryPresence
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable, BadRoom
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
-from tests.unit.sockets import Socket, turns, until
+from tests.unit.played import Socket, turns, until
 
 Started = Callable[..., AbstractAsyncContextManager[Cluster]]
 MS = timedelta(milliseconds=1)

@@ -11,7 +11,6 @@ import fakeredis
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable, BadRoom, BadUserId, ConfigurationError, ConnectionClosed
@@ -19,10 +18,11 @@ from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Delete, RestController
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.sockets.connection import WebSocketConnection
 from tests.servers import RedisServer
 from tests.unit.apps import end_of, running
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
-from tests.unit.sockets import Socket, turns, until
+from tests.unit.played import Socket, turns, until
 
 Started = Callable[[], AbstractAsyncContextManager[Cluster]]
 

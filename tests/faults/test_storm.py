@@ -16,7 +16,7 @@ from jararaca_ws.rooms import instance_room
 from tests.faults.test_redis import admin, channels, make
 from tests.server.running import Note
 from tests.servers import RedisServer
-from tests.unit.sockets import Socket, serving, until_closed
+from tests.unit.played import Socket, serving, until_closed
 
 pytestmark = pytest.mark.redis
 

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.interceptors.health import HealthInterceptor
 from jararaca_ws.interceptors.message_bus import MessageBusInterceptor
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
@@ -19,6 +18,7 @@ from jararaca_ws.messagebus import MessageBusController, MessageHandler
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, Post, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import connect, lifespan
 from tests.rabbitmq.applications import Broker, Placed
 from tests.servers import RabbitMQServer, RedisServer

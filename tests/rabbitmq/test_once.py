@@ -16,7 +16,7 @@ from tests.rabbitmq import crashing
 from tests.rabbitmq.applications import Broker, Pack
 from tests.servers import RedisServer
 from tests.unit.histories import frames
-from tests.unit.sockets import serving, until, until_closed
+from tests.unit.played import serving, until, until_closed
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.redis]
 

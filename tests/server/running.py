@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 from starlette.websockets import WebSocket
 
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
@@ -22,6 +21,7 @@ from jararaca_ws.microservice import Microservice, RestController, create_http_s
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.server import WebSocketProtocol
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
 
 FAST: Any = WebSocketProtocol
 PLAIN: Any = "websockets-sansio"

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from jararaca_ws import preparing as preparing_module
-from jararaca_ws.protocol import encode
+from jararaca_ws.wire.protocol import encode
 from tests.server.running import FAST, PLAIN, Note, Running, raw_socket, running, until
 
 

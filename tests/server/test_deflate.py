@@ -12,7 +12,7 @@ from playwright.async_api import async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from jararaca_ws import frames as wire
+from jararaca_ws.wire import frames as wire
 from tests.e2e.test_page import FLAGS
 from tests.server.running import FAST, PLAIN, TEXT, Note, Running, raw_socket, running, until
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jararaca_ws.connection import WebSocketConnection
-from jararaca_ws.frames import Frame
-from jararaca_ws.protocol import encode
 from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import encode
 from tests.server.running import (
     CLOSE,
     FAST,

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from jararaca_ws.backends.base import BroadcastFunc, SendFunc, WebSocketConnectionBackend
 from jararaca_ws.manager import WebSocketConnectionManager
-from jararaca_ws.protocol import SUBPROTOCOL
-from tests.unit.sockets import Socket, serving, until, until_closed
+from jararaca_ws.wire.protocol import SUBPROTOCOL
+from tests.unit.played import Socket, serving, until, until_closed
 
 MakeBackend = Callable[[], WebSocketConnectionBackend]
 

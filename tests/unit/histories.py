@@ -24,10 +24,10 @@ from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.protocol import SUBPROTOCOL
-from jararaca_ws.retained import RECOVER_SUBPROTOCOL
 from jararaca_ws.settings import ConnectionSettings
-from tests.unit.sockets import Socket, serving, turns, until, until_closed
+from jararaca_ws.wire.protocol import SUBPROTOCOL
+from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL
+from tests.unit.played import Socket, serving, turns, until, until_closed
 
 
 class Kept(WebSocketMessage):

@@ -11,11 +11,11 @@ import pytest
 from jararaca_ws import ConfigurationError, ConnectionSettings, Delivery, MessageNotEncodable, WebSocketMessage
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.delivery import ephemeral, header_of, latest, split
-from jararaca_ws.frames import Frame
 from jararaca_ws.manager import WebSocketConnectionManager
-from jararaca_ws.protocol import encode
-from jararaca_ws.queues import OutboundQueue
-from tests.unit.sockets import Socket, serving, turns, until, until_closed
+from jararaca_ws.sockets.queues import OutboundQueue
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import encode
+from tests.unit.played import Socket, serving, turns, until, until_closed
 
 
 class Price(WebSocketMessage):

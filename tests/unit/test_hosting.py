@@ -11,19 +11,19 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
 from jararaca_ws.hosting import current_connection
+from jararaca_ws.inbound.websocket_router import RUNTIME_KEY
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, create_http_server
-from jararaca_ws.socket_state import ConnectionState
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect, lifespan
-from jararaca_ws.websocket_router import RUNTIME_KEY
 from tests.unit.apps import App, end_of
-from tests.unit.sockets import errors_in, until
+from tests.unit.played import errors_in, until
 
 
 class Told(WebSocketMessage):
@@ -467,7 +467,7 @@ class TestWebSockets:
         async def plain(websocket: WebSocket) -> None:
             await websocket.accept()
             await websocket.send_text(await websocket.receive_text())
-            assert websocket.scope["jararaca_ws.connection"].state is ConnectionState.OPEN
+            assert websocket.scope["jararaca_ws.sockets.connection"].state is ConnectionState.OPEN
 
         async with hosted(app) as running, connect(app, "/plain") as browser:
             await running.manager.broadcast(Told())

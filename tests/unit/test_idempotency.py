@@ -16,7 +16,7 @@ from jararaca_ws.interceptors.base import AppTransactionContext, HttpTransaction
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.microservice import Microservice
 from tests.unit.histories import Kept, Passing, fleet, kept, settled
-from tests.unit.sockets import turns, until
+from tests.unit.played import turns, until
 from tests.unit.test_manager import News, house, texts
 
 

@@ -7,12 +7,12 @@ from collections.abc import Collection
 
 import pytest
 
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import BackendUnavailable
-from jararaca_ws.protocol import SUBPROTOCOL
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.protocol import SUBPROTOCOL
 from tests.unit.histories import Instance, Passing, control, fleet
-from tests.unit.sockets import serving, turns, until
-from tests.unit.test_recovery import fill
+from tests.unit.played import serving, turns, until
+from tests.unit.recovery.test_recovering import fill
 
 
 class Gates:

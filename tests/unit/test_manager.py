@@ -15,7 +15,6 @@ from starlette.websockets import WebSocket
 
 from jararaca_ws.backends.base import BroadcastFunc, GapFunc, SendFunc
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
@@ -25,13 +24,14 @@ from jararaca_ws.errors import (
     MessageIdUnset,
     MessageNotEncodable,
 )
-from jararaca_ws.frames import Frame
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.protocol import SUBPROTOCOL, encode
 from jararaca_ws.rooms import is_instance
 from jararaca_ws.settings import ConnectionSettings
-from tests.unit.sockets import Socket, serving, turns, until, until_closed
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import SUBPROTOCOL, encode
+from tests.unit.played import Socket, serving, turns, until, until_closed
 
 
 class News(WebSocketMessage):

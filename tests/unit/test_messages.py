@@ -8,7 +8,7 @@ import pytest
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.errors import ConfigurationError, DuplicateMessageId, MessageIdUnset, NotBound
 from jararaca_ws.messages import WebSocketMessage, WebSocketMessageBase, check_message_ids, message_class
-from jararaca_ws.protocol import decode, encode
+from jararaca_ws.wire.protocol import decode, encode
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jararaca_ws.connection import WebSocketConnection
-from jararaca_ws.protocol import SUBPROTOCOL
-from tests.unit.sockets import serving, until, until_closed
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.protocol import SUBPROTOCOL
+from tests.unit.played import serving, until, until_closed
 
 Read = Callable[[WebSocketConnection], AsyncIterator[Any]]
 

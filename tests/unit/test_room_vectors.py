@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from jararaca_ws import Room
-from jararaca_ws.protocol import ErrorMessage
-from jararaca_ws.room_requests import Joined, Left, MalformedRequest, Sent, answer_frame, decode_request
 from jararaca_ws.typed_rooms import room_named
+from jararaca_ws.wire.protocol import ErrorMessage
+from jararaca_ws.wire.room_requests import Joined, Left, MalformedRequest, Sent, answer_frame, decode_request
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "rooms.json").read_text(encoding="ascii"))
 ANSWERS = {answer.MESSAGE_ID: answer for answer in (Joined, Left, Sent, ErrorMessage)}

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.rooms import instance_room
 from tests.unit.histories import Instance, Kept, Passing, Store, fleet, kept, settled
-from tests.unit.sockets import Socket
+from tests.unit.played import Socket
 
 ROOMS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True)
 NOWHERE = StreamPosition("", 0)

@@ -9,16 +9,16 @@ import pytest
 from fastapi import Depends, Header, HTTPException, Query, WebSocket, WebSocketException
 from starlette.websockets import WebSocketState
 
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import RestController
-from jararaca_ws.protocol import SUBPROTOCOL
 from jararaca_ws.routing import WebSocketEndpoint
+from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import connect
+from jararaca_ws.wire.protocol import SUBPROTOCOL
 from tests.unit.apps import application, end_of, running
-from tests.unit.sockets import errors_in, turns, until
+from tests.unit.played import errors_in, turns, until
 
 
 class Told(WebSocketMessage):

@@ -25,7 +25,7 @@ from jararaca_ws import (
 from jararaca_ws.rpc import MAX_PENDING_CALLS, reply_type
 from jararaca_ws.testing import connect
 from tests.unit.apps import running
-from tests.unit.sockets import Handler, Socket, serving, turns, until, until_closed
+from tests.unit.played import Handler, Socket, serving, turns, until, until_closed
 
 T = TypeVar("T")
 SOON = timedelta(milliseconds=20)

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from jararaca_ws.supervision import Backoff, Supervised
-from tests.unit.sockets import turns, until
+from tests.unit.played import turns, until
 
 AT_ONCE = Backoff(first_s=0.0, max_s=0.0)
 

@@ -18,7 +18,7 @@ from pydantic import create_model
 from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.errors import InvalidMessage
 from jararaca_ws.messages import WebSocketMessage, WebSocketMessageBase
-from jararaca_ws.protocol import (
+from jararaca_ws.wire.protocol import (
     ErrorMessage,
     Gap,
     PresenceUpdate,

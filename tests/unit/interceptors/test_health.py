@@ -23,7 +23,7 @@ from jararaca_ws import (
     create_http_server,
     health_router,
 )
-from jararaca_ws.healing import Healer
+from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.testing import lifespan
 
 

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from jararaca_ws.backends.base import PresenceChange
-from jararaca_ws.connection import WebSocketConnection
 from jararaca_ws.presence.members import TrackedMembers
 from jararaca_ws.rooms import RoomRegistry, presence_room, user_room
+from jararaca_ws.sockets.connection import WebSocketConnection
 
 GRACE_S = 10.0
 

@@ -15,9 +15,9 @@ from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.presence import PresenceSettings
-from jararaca_ws.protocol import SUBPROTOCOL
+from jararaca_ws.wire.protocol import SUBPROTOCOL
 from tests.unit.clusters import cluster
-from tests.unit.sockets import serving, turns, until, until_closed
+from tests.unit.played import serving, turns, until, until_closed
 
 MS = timedelta(milliseconds=1)
 

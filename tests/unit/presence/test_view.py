@@ -4,7 +4,7 @@ from typing import Any
 
 from jararaca_ws.backends.base import PresenceEntry, PresenceMember
 from jararaca_ws.presence.view import View, first_leave_ms
-from jararaca_ws.protocol import PresenceUpdate
+from jararaca_ws.wire.protocol import PresenceUpdate
 
 
 def member(

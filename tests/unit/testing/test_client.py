@@ -8,7 +8,7 @@ from fastapi import FastAPI, WebSocket
 from starlette.types import Message, Receive, Scope, Send
 
 from jararaca_ws.testing import WebSocketClosed, connect, lifespan
-from tests.unit.sockets import turns, until
+from tests.unit.played import turns, until
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

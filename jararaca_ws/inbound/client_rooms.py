@@ -1,0 +1,232 @@
+"""Rooms that clients join and leave by themselves, and send to: where an endpoint lets them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import WebSocket
+from starlette.exceptions import HTTPException, WebSocketException
+
+from jararaca_ws.errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    InvalidMessage,
+    NotCarried,
+    PermissionDenied,
+    Unavailable,
+)
+from jararaca_ws.manager import WebSocketConnectionManager
+from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessage, WebSocketMessageBase
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.typed_rooms import Room, authorize, room_named
+from jararaca_ws.wire.protocol import ErrorMessage
+from jararaca_ws.wire.room_requests import (
+    Joined,
+    JoinedRoom,
+    JoinRequest,
+    LeaveRequest,
+    Left,
+    MalformedRequest,
+    RoomRequest,
+    SendRequest,
+    Sent,
+    answer_frame,
+    decode_request,
+)
+
+__all__ = ["ClientRooms", "RoomRequests"]
+
+_log = logging.getLogger("jararaca_ws")
+
+_MAX_WAITING = 16
+"""How many requests of one client wait while another is handled; what comes beyond is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRooms:
+    """What an endpoint lets its clients do: nothing, unless it says more.
+
+    Attributes:
+        rooms: the classes of rooms that a client may join and leave; its `Room.authorize` is asked for each.
+        sends: the types of messages that a client may send to such rooms, while it is in them.
+
+    Raises:
+        ConfigurationError: something in it is none of that.
+    """
+
+    rooms: tuple[type[Room[Any]], ...] = ()
+    sends: tuple[type[WebSocketMessage], ...] = ()
+
+    def __post_init__(self) -> None:
+        rooms: tuple[Any, ...] = self.rooms  # whatever was given
+        sends: tuple[Any, ...] = self.sends
+        for cls in rooms:
+            if not (isinstance(cls, type) and issubclass(cls, Room) and cls.__pattern__ is not None):
+                raise ConfigurationError(f"client_rooms has {cls!r}", "give classes of rooms that have a pattern")
+        for message in sends:
+            sendable = isinstance(message, type) and issubclass(message, WebSocketMessage)
+            if not sendable or message.MESSAGE_ID == UNSET_MESSAGE_ID:
+                raise ConfigurationError(f"client_sends has {message!r}", "give classes of messages with a MESSAGE_ID")
+        if self.sends and not self.rooms:
+            raise ConfigurationError("client_sends without client_rooms", "say to which rooms clients may send")
+
+    def room(self, name: str) -> Room[Any]:
+        """The room of this name.
+
+        Raises:
+            PermissionDenied: clients have no business with it, whether there is one or not.
+        """
+        room = room_named(name, self.rooms)
+        if room is None:
+            raise PermissionDenied(name)
+        return room
+
+
+class _RoomLimit(Exception):
+    """The client would be in too many rooms."""
+
+
+class RoomRequests:
+    """What one client asks of rooms, one after the other, in a task that lives while there is something to do.
+
+    Each request is a unit of work of its own. It is handled beside what the endpoint's method reads, so a client that
+    wants an order between the two waits for the answer.
+    """
+
+    __slots__ = ("_allowed", "_connection", "_manager", "_task", "_unit_of_work", "_waiting")
+
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        manager: WebSocketConnectionManager,
+        allowed: ClientRooms,
+        unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
+    ) -> None:
+        self._connection = connection
+        self._manager = manager
+        self._allowed = allowed
+        self._unit_of_work = unit_of_work
+        # Not a deque: one of these is held for each socket, and it is short.
+        self._waiting: list[RoomRequest | MalformedRequest] = []
+        # None while there is nothing to do.
+        self._task: asyncio.Task[None] | None = None
+        connection.on_closed(self._closed)
+
+    def takes(self, message: MutableMapping[str, Any]) -> bool:
+        """Whether what was read is a request for rooms; if so, it is taken care of.
+
+        Where the endpoint allows nothing, and the client does not understand control messages, nothing is.
+        """
+        text = message.get("text")
+        if text is None or not (self._allowed.rooms or self._connection.understands_control):
+            return False
+        request = decode_request(text)
+        if request is None:
+            return False
+        if len(self._waiting) >= _MAX_WAITING:
+            self._refuse(request, "too_many_requests", "too many requests are waiting")
+            return True
+        self._waiting.append(request)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"room-requests-{self._connection.id}")
+        return True
+
+    async def stop(self) -> None:
+        """The socket is closed: leave no task."""
+        task = self._task
+        if task is not None:
+            self._closed(self._connection)
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _closed(self, connection: WebSocketConnection) -> None:
+        # Once: a second time would cut short what it does on its way out.
+        if self._task is not None and not self._task.cancelling():
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting and self._connection.alive:
+                await self._handle(self._waiting.pop(0))
+        finally:
+            self._task = None
+
+    async def _handle(self, request: RoomRequest | MalformedRequest) -> None:
+        if isinstance(request, MalformedRequest):
+            self._refuse(request, "bad_request", request.problem)
+            return
+        try:
+            answer = await self._do(request)
+        except InvalidMessage as error:
+            self._refuse(request, error.code, str(error))
+        except (PermissionDenied, NotCarried, HTTPException, WebSocketException) as error:
+            self._refuse(request, "permission_denied", str(error))
+        except _RoomLimit:
+            self._refuse(request, "room_limit", f"it may be in {self._connection.settings.max_rooms} rooms")
+        except Unavailable as error:
+            self._refuse(request, "unavailable", str(error))
+        except ConnectionClosed as error:
+            if error.connection_id != self._connection.id:
+                self._refuse(request, "internal_error", "it failed", error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._refuse(request, "internal_error", "something that it awaited was cancelled", error)
+        except Exception as error:
+            self._refuse(request, "internal_error", "it failed", error)
+        else:
+            self._say(answer, request)
+
+    # --- the requests -------------------------------------------------------------------------------------------------
+
+    async def _do(self, request: RoomRequest) -> WebSocketMessageBase:
+        if isinstance(request, JoinRequest):
+            return await self._join([self._allowed.room(name) for name in dict.fromkeys(request.message.rooms)])
+        if isinstance(request, LeaveRequest):
+            names = [str(self._allowed.room(name)) for name in dict.fromkeys(request.message.rooms)]
+            await self._manager.leave(names, self._connection)
+            return Left(rooms=names)
+        return await self._send(request, self._allowed.room(request.message.room))
+
+    async def _join(self, rooms: Sequence[Room[Any]]) -> Joined:
+        connection = self._connection
+        names = [str(room) for room in rooms]
+        if len({*self._manager.rooms_of(connection), *names}) > connection.settings.max_rooms:
+            raise _RoomLimit
+        async with self._unit_of_work(connection.websocket):
+            await authorize(rooms, connection)
+        await self._manager.join(names, connection)
+        position = self._manager.delivery.streams.position
+        return Joined(rooms=[JoinedRoom(room=name, **position(name)._asdict()) for name in names])
+
+    async def _send(self, request: SendRequest, room: Room[Any]) -> Sent:
+        name, message = str(room), request.decoded()
+        if not isinstance(message, self._allowed.sends) or name not in self._manager.rooms_of(self._connection):
+            raise PermissionDenied(name)
+        async with self._unit_of_work(self._connection.websocket):
+            await message.send(room)
+        return Sent(room=name)
+
+    # --- the answers --------------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self, request: RoomRequest | MalformedRequest, code: str, problem: str, failure: BaseException | None = None
+    ) -> None:
+        error_id = uuid.uuid4().hex
+        level = logging.WARNING if failure is None else logging.ERROR
+        connection_id = self._connection.id
+        _log.log(
+            level, "connection %s asked for rooms: %s (error %s)", connection_id, problem, error_id, exc_info=failure
+        )
+        self._say(ErrorMessage(code=code, id=error_id), request)
+
+    def _say(self, answer: WebSocketMessageBase, request: RoomRequest | MalformedRequest) -> None:
+        """Not `put`: a client that asks and does not read the answers is a slow consumer."""
+        if request.ref is not None or self._connection.understands_control:
+            self._connection.enqueue(answer_frame(answer, request.ref))

@@ -1,0 +1,137 @@
+"""One message of a client as one unit of work: the interceptors, the handler, the reply or the error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from fastapi.exceptions import WebSocketRequestValidationError
+from starlette.exceptions import HTTPException, WebSocketException
+
+from jararaca_ws.errors import BadName, ConnectionClosed, InvalidMessage, JararacaError, Unavailable
+from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.serving import is_own_end
+from jararaca_ws.sockets.socket_state import check_close
+from jararaca_ws.wire.frames import Frame
+
+__all__ = ["Host", "MessageWork"]
+
+_log = logging.getLogger("jararaca_ws")
+
+
+class Host(Protocol):
+    """Who builds controllers, and has the interceptors."""
+
+    def build(self, controller: type) -> Any: ...
+    def unit_of_work(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]: ...
+
+
+class MessageWork:
+    """The units of work of the messages of one connection.
+
+    Args:
+        controller: what the interceptors are told.
+        binary: what goes back goes as binary frames.
+    """
+
+    __slots__ = ("_binary", "_controller", "connection", "host")
+
+    def __init__(self, connection: WebSocketConnection, host: Host, controller: type, *, binary: bool) -> None:
+        self.connection = connection
+        self.host = host
+        self._controller = controller
+        self._binary = binary
+
+    def unit_of_work(self, handler: Callable[..., Any], message: Any) -> AbstractAsyncContextManager[None]:
+        """The interceptors around a handler."""
+        data = WebSocketTransactionData(
+            websocket=self.connection.websocket, connection=self.connection, message=message
+        )
+        return self.host.unit_of_work(
+            AppTransactionContext(transaction_data=data, controller=self._controller, handler=handler)
+        )
+
+    async def run(
+        self,
+        handler: Callable[..., Any],
+        message: Any,
+        call: Callable[[], Awaitable[Any]],
+        encode: Callable[[Any], Frame | None],
+        ref: str | None,
+    ) -> None:
+        """Handle a message, and answer it. Raises nothing but cancellation from outside."""
+        try:
+            await self._answer(await self._result(handler, message, call, encode))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            await self._failed(error, ref)  # something that it awaited was cancelled; nobody cancelled the handler
+        except Exception as error:
+            await self._failed(error, ref)
+
+    async def refuse(self, error: InvalidMessage, ref: str | None, *, is_strike: bool) -> None:
+        """Tell the client that what it sent is no message of ours."""
+        try:
+            await self.connection.refuse(error, ref, is_strike=is_strike)
+        except ConnectionClosed:
+            return  # whoever reads sees it as well
+
+    async def _result(
+        self,
+        handler: Callable[..., Any],
+        message: Any,
+        call: Callable[[], Awaitable[Any]],
+        encode: Callable[[Any], Frame | None],
+    ) -> Frame | None:
+        async with self.unit_of_work(handler, message):
+            # Encoded in the unit of work: a reply that cannot be fails it. It leaves when it has succeeded.
+            frame = encode(await call())
+            return frame
+        raise JararacaError(f"an interceptor swallowed the error of {handler.__qualname__}, so there is no reply")
+
+    async def _answer(self, reply: Frame | None) -> None:
+        if reply is not None:
+            await self.connection.put(Frame(reply.data, binary=True) if self._binary else reply)
+
+    # --- errors -------------------------------------------------------------------------------------------------------
+
+    async def _failed(self, error: BaseException, ref: str | None) -> None:
+        if is_own_end(error, self.connection):
+            return
+        if isinstance(error, WebSocketException):
+            try:
+                check_close(error.code, error.reason)
+            except ValueError as forbidden:
+                error = forbidden
+            else:
+                # Not waited for: other messages may be handled meanwhile, and whoever reads sees the end.
+                self.connection.begin_close(error.code, error.reason)
+                return
+        error_id = uuid.uuid4().hex
+        code = _code_of(error)
+        told = f"connection {self.connection.id}: a message was not handled"
+        if code == "internal_error":
+            _log.error("%s (error %s)", told, error_id, exc_info=error)
+        else:
+            _log.warning("%s: %s (error %s)", told, code, error_id)
+        try:
+            await self.connection.tell_error(code, error_id, ref)
+        except ConnectionClosed:
+            _log.debug("connection %s has gone before it was told of error %s", self.connection.id, error_id)
+
+
+def _code_of(error: BaseException) -> str:
+    """What a client is told: stable, and nothing of what the error says."""
+    if isinstance(error, Unavailable):
+        return "unavailable"
+    if isinstance(error, BadName | WebSocketRequestValidationError):
+        return "bad_request"
+    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        return "permission_denied" if error.status_code in (401, 403) else "bad_request"
+    return "internal_error"

@@ -1,0 +1,166 @@
+"""`@Receive`: which functions handle which messages, and what each of them asks for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import WebSocket, params
+from pydantic import BaseModel
+
+from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.inbound.message_dependencies import MessageDependencies
+from jararaca_ws.interceptors.base import RECEIVE_MARK
+from jararaca_ws.signatures import parameters_of, parameters_without_self
+from jararaca_ws.sockets.connection import WebSocketConnection
+
+__all__ = ["InboundHandler", "Receive", "handler_of", "receivers_of"]
+
+_F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
+
+
+class Receive:
+    """Handle the messages of one class, from the clients of a `WebSocketEndpoint`, with an ``async def`` method.
+
+    The endpoint's method accepts, joins and returns; then the framework reads. Each message is a unit of work: a new
+    controller, the interceptors around it, FastAPI's dependencies opened and closed. What the method sends is staged,
+    and leaves when it succeeds. The messages of one client are handled one after another, in their order, unless the
+    endpoint has another ``concurrency``. Between messages nothing is held.
+
+    The method asks for what it needs by annotation: the message by its class, the `WebSocketConnection` or FastAPI's
+    ``WebSocket``, and what a FastAPI function may have: path, query, header and cookie parameters of the handshake,
+    ``Depends``. What it returns goes back as the reply, to a client that gave a ``ref``; without one only a message
+    goes back, as it is. A method that raises has its unit of work dropped; the client is told ``jararaca.error``, and
+    the connection goes on.
+
+    Args:
+        message_type: a `WebSocketMessage` class; any pydantic model where the endpoint has a ``discriminator``.
+        endpoint: the name of the endpoint's method, where the controller has several.
+        dependencies: FastAPI dependencies that run before the method; one that raises refuses the message.
+
+    Raises:
+        ConfigurationError: at once, for what cannot be received, and for a function that is not ``async def``.
+    """
+
+    def __init__(
+        self,
+        message_type: type[BaseModel],
+        *,
+        endpoint: str | None = None,
+        dependencies: Sequence[params.Depends] = (),
+    ) -> None:
+        check_received(message_type)
+        self.message_type = message_type
+        self.endpoint = endpoint
+        self.dependencies = dependencies
+
+    def __call__(self, function: _F) -> _F:
+        check_async(function, "@Receive")
+        setattr(function, RECEIVE_MARK, self)
+        return function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundHandler:
+    """A function that is called for what comes through a socket.
+
+    Attributes:
+        message_type: None where it is not called for a message.
+        controller: the class that it is a method of; None where it is a plain function.
+        dependencies: None where it asks FastAPI for nothing, and FastAPI is not asked.
+    """
+
+    function: Callable[..., Awaitable[Any]]
+    message_type: type[BaseModel] | None
+    controller: type | None
+    messages: tuple[str, ...]
+    connections: tuple[str, ...]
+    sockets: tuple[str, ...]
+    dependencies: MessageDependencies | None
+
+    async def call(
+        self, connection: WebSocketConnection, message: Any, build: Callable[[type], Any] | None = None
+    ) -> Any:
+        """Call it, on a new controller where it is a method; returns what it does."""
+        target = self.function
+        if self.controller is not None and build is not None:
+            target = target.__get__(build(self.controller))
+        known = dict.fromkeys(self.messages, message)
+        for name in self.connections:
+            known[name] = connection
+        for name in self.sockets:
+            known[name] = connection.websocket
+        if self.dependencies is None:
+            return await target(**known)
+        return await self.dependencies.call(target, connection.websocket, known)
+
+
+def handler_of(
+    function: Callable[..., Awaitable[Any]],
+    message_type: type[BaseModel] | None,
+    *,
+    controller: type | None = None,
+    dependencies: Sequence[params.Depends] = (),
+    path: str = "/",
+) -> InboundHandler:
+    """A function, and what it asks for.
+
+    Raises:
+        ConfigurationError: it asks for what it cannot get.
+    """
+    # A class that was made in a function is in no module's namespace; we know it by its own name.
+    names = {} if message_type is None else {message_type.__name__: message_type}
+    parameters, _ = (parameters_of if controller is None else parameters_without_self)(function, names)
+    messages = [one for one in parameters if message_type is not None and _is_class(one.annotation, message_type)]
+    connections = [one for one in parameters if one.annotation is WebSocketConnection]
+    sockets = [one for one in parameters if one.annotation is WebSocket]
+    rest = [one for one in parameters if one not in messages and one not in connections and one not in sockets]
+    where = f"{function.__module__}.{function.__qualname__}"
+    _check_kinds(where, parameters)
+    return InboundHandler(
+        function=function,
+        message_type=message_type,
+        controller=controller,
+        messages=tuple(one.name for one in messages),
+        connections=tuple(one.name for one in connections),
+        sockets=tuple(one.name for one in sockets),
+        dependencies=MessageDependencies(where, rest, dependencies, path) if rest or dependencies else None,
+    )
+
+
+def receivers_of(controller: type) -> list[tuple[Callable[..., Awaitable[Any]], Receive]]:
+    """The ``@Receive`` methods of a controller, inherited ones included."""
+    found = []
+    for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
+        function = inspect.getattr_static(controller, name)
+        spec = getattr(function, RECEIVE_MARK, None)
+        if isinstance(spec, Receive):
+            found.append((function, spec))
+    return found
+
+
+def check_received(message_type: Any) -> None:
+    """Refuse what is no class of messages."""
+    if not (isinstance(message_type, type) and issubclass(message_type, BaseModel)):
+        raise ConfigurationError(f"{message_type!r} cannot be received", "give a class of messages")
+
+
+def check_async(function: Callable[..., Any], what: str) -> None:
+    """Refuse a function that is not ``async def``."""
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"{function.__module__}.{function.__qualname__} is {what} but not async", "write async def"
+        )
+
+
+def _is_class(annotation: Any, message_type: type[BaseModel]) -> bool:
+    # A base class will do, for a function that handles messages of several classes.
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and issubclass(message_type, annotation)
+
+
+def _check_kinds(where: str, parameters: Sequence[inspect.Parameter]) -> None:
+    for one in parameters:
+        if one.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            raise ConfigurationError(f"{where}: {one.name!r} cannot be given by name", "write a parameter with a name")

@@ -1,0 +1,265 @@
+"""`WebSocketRouter`: typed messages without a controller, included in an application as any router of FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, WebSocket, params
+from pydantic import BaseModel
+
+from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
+from jararaca_ws.inbound.message_dependencies import close_dependencies
+from jararaca_ws.inbound.message_work import MessageWork
+from jararaca_ws.inbound.receiving import InboundHandler, check_async, check_received, handler_of
+from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
+from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
+from jararaca_ws.routing import refuse_while_draining, served_by
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.protocol import CloseCode
+
+__all__ = ["RUNTIME_KEY", "WebSocketRouter"]
+
+_log = logging.getLogger("jararaca_ws")
+
+RUNTIME_KEY = "jararaca_ws.runtime"
+"""Where the ASGI scope may hold the `Runtime`; else it is found in the state of the application."""
+
+_F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
+_OnDisconnect = TypeVar("_OnDisconnect", bound=Callable[[WebSocketConnection, int, str], Awaitable[Any]])
+_OnFallback = TypeVar("_OnFallback", bound=Fallback)
+
+
+class WebSocketRouter(APIRouter):
+    """Serve WebSockets on a path, and handle the typed messages of their clients, with plain functions::
+
+        router = WebSocketRouter()
+
+        @router.receive(ChatPosted)
+        async def posted(message: ChatPosted, connection: WebSocketConnection) -> None: ...
+
+        app.include_router(router, prefix="/ws")
+
+    The application is one with a `WebSocketInterceptor`. Handlers are as the methods of `Receive`: a unit of work for
+    each message, FastAPI's parameters and dependencies, a reply. A router may include others, as for HTTP; one that
+    has no handlers and hooks serves nothing itself. ``dependencies=`` of the router and of ``include_router`` run
+    before the handshake is answered, and are closed when it has been.
+
+    Args:
+        path: below the prefixes.
+        name: of the route, for ``url_path_for``.
+        discriminator: the field that says the class of a message, where clients send no envelopes.
+        dispatcher: is given every message as it came, with the connection and the handlers by class, and calls which
+            it wants: ``await handlers[ChatPosted](connection, message)``. What it returns goes back.
+        concurrency: how many messages of one client are handled at once; 1 keeps their order.
+        binary: what clients send, and what handlers return, are binary frames.
+        router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ...).
+
+    Raises:
+        ConfigurationError: a ``concurrency`` below 1; both a ``discriminator`` and a ``dispatcher``.
+    """
+
+    def __init__(
+        self,
+        path: str = "",
+        *,
+        name: str | None = None,
+        discriminator: str | None = None,
+        dispatcher: Dispatcher | None = None,
+        concurrency: int = 1,
+        binary: bool = False,
+        **router_options: Any,
+    ) -> None:
+        super().__init__(**router_options)
+        if dispatcher is not None and discriminator is not None:
+            raise ConfigurationError("a dispatcher decodes by itself", "leave discriminator= out")
+        self._path = path
+        self._name = name
+        self._options = DispatchOptions(discriminator=discriminator, concurrency=concurrency, binary=binary)
+        self._dispatcher = dispatcher
+        self._handlers: list[InboundHandler] = []
+        self._connecting: InboundHandler | None = None
+        self._disconnected: Callable[[WebSocketConnection, int, str], Awaitable[Any]] | None = None
+        self._fallback: Fallback | None = None
+        # None until it is needed, and again when a handler was added.
+        self._dispatch: Dispatch | None = None
+        self._serves = False
+        self.lifespan_context = self._checked(self.lifespan_context)
+        if dispatcher is not None:
+            self._serve()
+
+    # --- what is written down -----------------------------------------------------------------------------------------
+
+    def receive(
+        self, message_type: type[BaseModel], *, dependencies: Sequence[params.Depends] = ()
+    ) -> Callable[[_F], _F]:
+        """Handle the messages of one class: see `Receive`.
+
+        Raises:
+            ConfigurationError: what cannot be received, or a function that cannot be called for it.
+        """
+        check_received(message_type)
+
+        def mark(function: _F) -> _F:
+            check_async(function, "a message handler")
+            self._handlers.append(handler_of(function, message_type, dependencies=dependencies))
+            self._serve()
+            return function
+
+        return mark
+
+    def on_connect(self, function: _F) -> _F:
+        """Call a function when a client wants to connect, before the handshake is answered.
+
+        It has the parameters of a message handler, without a message. Joins what it joins, and may accept; otherwise
+        the client is accepted when it returns. ``WebSocketException`` and ``HTTPException`` refuse the handshake. What
+        it sends leaves at once.
+        """
+        check_async(function, "on_connect")
+        self._connecting = handler_of(function, None)
+        self._serve()
+        return function
+
+    def on_disconnect(self, function: _OnDisconnect) -> _OnDisconnect:
+        """Call a function with the connection, the close code and the reason, when a client that connected has gone.
+
+        Once for each client, whoever has closed. It has left its rooms. What the function sends leaves at once; it is
+        cancelled after ``handler_grace``.
+        """
+        check_async(function, "on_disconnect")
+        self._disconnected = function
+        self._serve()
+        return function
+
+    def on_fallback(self, function: _OnFallback) -> _OnFallback:
+        """Call a function with the connection, what came, and the `InvalidMessage`, where that is none of the messages.
+
+        Pydantic's error is its ``__cause__``. It is no strike then, so nothing closes the connection by itself. What
+        the function returns goes back. It is a unit of work, as a message handler.
+        """
+        check_async(function, "on_fallback")
+        self._fallback = function
+        self._serve()
+        return function
+
+    def _serve(self) -> None:
+        self._dispatch = None
+        if self._serves:
+            return
+        self._serves = True
+
+        async def serve(websocket: WebSocket) -> None:
+            await self._serve_websocket(websocket)
+
+        # FastAPI makes this route anew wherever the router is included: all that it keeps is this function.
+        serve.__annotations__ = {"websocket": WebSocket, "return": None}
+        self.add_api_websocket_route(self._path, serve, name=self._name or "websocket")
+
+    def _built(self) -> Dispatch:
+        if self._dispatch is None:
+            self._dispatch = Dispatch(
+                f"the WebSocketRouter {self.prefix}{self._path}",
+                type(self),
+                self._handlers,
+                self._options,
+                fallback=self._fallback,
+                dispatcher=self._dispatcher,
+            )
+        return self._dispatch
+
+    def _checked(self, lifespan: Any) -> Any:
+        """Refuse at the start of the application what would fail at the first client."""
+
+        @asynccontextmanager
+        async def checked(app: Any) -> AsyncIterator[Any]:
+            if self._serves:
+                _check_hosted(app)
+                self._built()
+            async with lifespan(app) as state:
+                yield state
+
+        return checked
+
+    # --- one client ---------------------------------------------------------------------------------------------------
+
+    async def _serve_websocket(self, websocket: WebSocket) -> None:
+        runtime = _runtime_of(websocket)
+        manager = _manager_of(runtime)
+        connection = websocket.scope.get(SCOPE_KEY)
+        if isinstance(connection, WebSocketConnection):  # the whole application is served by us
+            connection.websocket = websocket
+            await self._handle(connection, websocket, manager, runtime)
+            return
+        # What the server gave, as starlette keeps it: its own methods check for states that are ours to check.
+        socket = served_by(manager, websocket.scope, websocket._receive, websocket._send)
+        await socket.run(lambda: self._handle(socket.connection, websocket, manager, runtime))
+
+    async def _handle(
+        self,
+        connection: WebSocketConnection,
+        websocket: WebSocket,
+        manager: WebSocketConnectionManager,
+        runtime: Runtime,
+    ) -> None:
+        refuse_while_draining(manager)
+        work = MessageWork(connection, runtime, type(self), binary=False)
+        await self._connect(work, manager)
+        await close_dependencies(websocket)
+        try:
+            await self._built().serve(connection, runtime)
+            await connection.closed.wait()
+        except asyncio.CancelledError:
+            connection.begin_close(CloseCode.SERVICE_RESTART, "")
+            raise
+        finally:
+            await self._tell_disconnected(work)
+
+    async def _connect(self, work: MessageWork, manager: WebSocketConnectionManager) -> None:
+        connection, hook = work.connection, self._connecting
+        async with work.unit_of_work(hook.function if hook else self._serve_websocket, None):
+            await manager.add_websocket(connection)
+            if hook is not None:
+                await hook.call(connection, None)
+            await connection.accept()
+
+    async def _tell_disconnected(self, work: MessageWork) -> None:
+        hook, connection = self._disconnected, work.connection
+        if hook is None:
+            return
+        # Where we are cancelled it is on its way.
+        code = CloseCode.NORMAL if connection.close_code is None else connection.close_code
+        try:
+            async with asyncio.timeout(connection.settings.handler_grace.total_seconds()):
+                async with work.unit_of_work(hook, None):
+                    await hook(connection, code, connection.close_reason)
+        except Exception:
+            _log.exception("connection %s: on_disconnect failed", connection.id)
+
+
+def _check_hosted(app: Any) -> None:
+    if not hasattr(app.state, "jararaca_ws_runtime"):
+        raise ConfigurationError(
+            "a WebSocketRouter is included in an application without a WebSocketInterceptor",
+            "make the application with create_http_server, of a Microservice that has one",
+        )
+
+
+def _runtime_of(websocket: WebSocket) -> Runtime:
+    if RUNTIME_KEY not in websocket.scope:
+        _check_hosted(websocket.app)
+    found: Runtime = websocket.scope.get(RUNTIME_KEY) or websocket.app.state.jararaca_ws_runtime
+    return found
+
+
+def _manager_of(runtime: Runtime) -> WebSocketConnectionManager:
+    for interceptor in runtime.interceptors:
+        manager = getattr(interceptor, "manager", None)
+        if getattr(interceptor, "serves", None) == ENDPOINT_MARK and isinstance(manager, WebSocketConnectionManager):
+            return manager
+    raise ConfigurationError(
+        f"{runtime.name} has a WebSocketRouter and no WebSocketInterceptor", "put one into its interceptors"
+    )

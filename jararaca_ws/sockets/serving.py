@@ -1,0 +1,323 @@
+"""Serving one WebSocket: between the ASGI server outside and the ASGI application inside stands the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import NamedTuple
+
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from jararaca_ws.errors import BadName, ConnectionClosed, IllegalTransition, PermissionDenied, Unavailable
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.flushing import TickFlusher
+from jararaca_ws.sockets.socket_state import ConnectionState, check_close
+from jararaca_ws.sockets.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode
+
+__all__ = ["ServedWebSocket", "is_own_end"]
+
+_log = logging.getLogger("jararaca_ws")
+
+
+class _End(NamedTuple):
+    """How a socket ends: the close code and reason, and the HTTP status where it was never accepted."""
+
+    code: int
+    reason: str = ""
+    status: int = 403
+
+
+class ServedWebSocket:
+    """One WebSocket, from its handshake to its end.
+
+    It owns the reading task (the pump) and the writer. The application inside gets our `receive` and `send`: it sees
+    what the pump has read, and what it sends takes its turn with what comes from rooms.
+
+    Attributes:
+        connection: what handlers and the manager see of it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_connect",
+        "_handler_deadline",
+        "_handshake",
+        "_receive",
+        "_scope",
+        "_send",
+        "_writer",
+        "connection",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        settings: ConnectionSettings | None = None,
+        flusher: TickFlusher | None = None,
+    ) -> None:
+        self.connection = WebSocketConnection(scope, settings, flusher)
+        self.connection.websocket = WebSocket(scope, self.receive, self.send)
+        self.connection.on_closing = self._abandon_handshake
+        self.connection.on_closed(self._limit_handler)
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._writer = self._make_writer()
+        self.connection.wake = self._writer.wake
+        # Held while something is said about the handshake: an accept and a refusal must not overtake one another.
+        self._handshake = asyncio.Lock()
+        # The `websocket.connect` message; None once the application inside has taken it.
+        self._connect: Message | None = None
+        # None before the handler runs and after it: cancels it when it outlives its client.
+        self._handler_deadline: asyncio.Timeout | None = None
+
+    def _make_writer(self) -> Writer:
+        frames: DirectFrames | None = self._scope.get("extensions", {}).get(DIRECT_FRAMES)
+        if frames is None:
+            _say_that_frames_leave_one_by_one()
+            return TaskWriter(self.connection, self._send)
+        return DirectWriter(self.connection, frames)
+
+    def _abandon_handshake(self) -> None:
+        if not self.connection.accepted and not self._handshake.locked():
+            # Closed from outside before the handshake was answered: the handler has nothing to go on for.
+            self._cancel_handler_in(0)
+
+    async def run(self, handler: Callable[[], Awaitable[None]]) -> None:
+        """Serve the socket while the handler runs, and close it afterwards: 1000, or 1011 when the handler raised.
+
+        Errors with codes of their own: `BadName` 4501, the client asked for a room that is none; `PermissionDenied`
+        4507, for one that it may not join; `Unavailable` 1013, it may try again; starlette's
+        ``WebSocketException`` its own. The handler runs in the calling task. Whatever happens, on return
+        the connection is CLOSED and the pump, and the writer's task where it has one, have ended.
+        """
+        self._connect = await self._receive()
+        connection = self.connection
+        # Not a TaskGroup: this is held for each socket, and a pump that fails is the end of its connection already.
+        pump = asyncio.create_task(self._pump(), name=f"websocket-pump-{connection.id}")
+        writer = self._writer.start()
+        try:
+            end = await self._handle(handler)
+            connection.begin_close(end.code, end.reason)
+            await self._refuse_unaccepted(end)
+            await connection.closed.wait()
+        except asyncio.CancelledError:
+            connection.begin_close(CloseCode.SERVICE_RESTART, "")
+            raise
+        finally:
+            connection.finish(CloseCode.NORMAL, "")
+            await _end(pump, writer)
+
+    async def _pump(self) -> None:
+        inbound = self.connection.inbound
+        message: Message = {}
+        try:
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                if self.connection.recovery is not None and self.connection.takes(message):
+                    continue
+                if self.connection.calls is not None and self.connection.calls.take(message):
+                    continue
+                takes_request = self.connection.takes_request
+                if takes_request is not None and takes_request(message):
+                    continue
+                discarded = inbound.discarded
+                await inbound.put(message)
+                if inbound.discarded > discarded == 0:
+                    _log.warning(
+                        "connection %s: its handler does not read, inbound messages are discarded", self.connection.id
+                    )
+        except Exception as error:
+            _log.error("connection %s could not be read", self.connection.id, exc_info=error)
+            message = {"code": 1006}
+        self.connection.finish(message.get("code", 1005), message.get("reason") or "")
+
+    # --- the application inside ---------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The ``receive`` of the application inside: what the pump has read."""
+        if self._connect is not None:
+            connect, self._connect = self._connect, None
+            return connect
+        return await self.connection.inbound.get()
+
+    async def send(self, message: Message) -> None:
+        """The ``send`` of the application inside."""
+        kind = message["type"]
+        if kind == "websocket.accept":
+            await self._accept(message)
+        elif kind == "websocket.send":
+            text = message.get("text")
+            frame = Frame(message["bytes"], binary=True) if text is None else Frame(text.encode())
+            try:
+                await self.connection.put(frame)
+            except ConnectionClosed as error:
+                raise OSError(str(error)) from error  # what the ASGI specification has for a send after the end
+        elif kind == "websocket.close":
+            await self._close(message)
+        elif self.connection.state is ConnectionState.CONNECTING:
+            await self._say(message)  # the handshake is answered as HTTP
+            if kind == "websocket.http.response.body" and not message.get("more_body"):
+                self.connection.finish(CloseCode.NORMAL, "")
+        else:
+            raise IllegalTransition("a WebSocket", self.connection.state, ConnectionState.CONNECTING)
+
+    async def _close(self, message: Message) -> None:
+        code, reason = message.get("code", CloseCode.NORMAL), message.get("reason")
+        # FastAPI gives a list of what is wrong with the parameters, the client's input included.
+        reason = reason if isinstance(reason, str) else ""
+        if self.connection.state is ConnectionState.CONNECTING:
+            await self._say({"type": "websocket.close", "code": code, "reason": reason})
+            self.connection.finish(code, reason)
+        else:
+            await self.connection.close(code, reason)
+
+    # --- the handshake ------------------------------------------------------------------------------------------------
+
+    async def _accept(self, message: Message) -> None:
+        connection = self.connection
+        if self.connection.accepted:
+            raise IllegalTransition("a WebSocket", connection.state, ConnectionState.OPEN)
+        async with self._handshake:
+            if connection.state is not ConnectionState.CONNECTING:
+                raise connection.end()
+            await self._say_accept(message)
+        if not connection.alive:  # closed while the accept was under way, by us or by the client
+            raise connection.end()
+
+    async def _say_accept(self, message: Message) -> None:
+        subprotocol = self._subprotocol(message)
+        try:
+            await self._send({**message, "subprotocol": subprotocol})
+        except OSError as error:  # the client went meanwhile
+            self.connection.finish(1006, "")
+            raise self.connection.end() from error
+        self.connection.open(subprotocol)
+
+    def _subprotocol(self, accept: Message) -> str | None:
+        chosen: str | None = accept.get("subprotocol")
+        return SUBPROTOCOL if chosen is None and SUBPROTOCOL in self._scope.get("subprotocols", ()) else chosen
+
+    async def _say(self, message: Message) -> None:
+        async with self._handshake:
+            await self._send(message)
+
+    async def _refuse_unaccepted(self, end: _End) -> None:
+        """Answer a handshake that the handler has left unanswered."""
+        connection = self.connection
+        if self.connection.accepted or connection.state is ConnectionState.CLOSED:
+            return
+        if connection.close_code != end.code:  # it was closed from outside, not by the end of the handler
+            end = _End(connection.close_code or end.code, connection.close_reason)
+        try:
+            if end.code >= 4000:
+                # A browser learns nothing from a refused handshake, so it would try again for ever: accept it, and the
+                # writer closes it with what there is to say.
+                await self._say_accept({"type": "websocket.accept"})
+                return
+            await self._refuse(end)
+        except (OSError, ConnectionClosed):
+            _log.debug("connection %s has gone before it could be refused", connection.id)
+        connection.finish(end.code, end.reason)
+
+    async def _refuse(self, end: _End) -> None:
+        if end.status != 403 and "websocket.http.response" in self._scope.get("extensions", {}):
+            await self._send({"type": "websocket.http.response.start", "status": end.status, "headers": []})
+            await self._send({"type": "websocket.http.response.body", "body": b""})
+        else:
+            await self._send({"type": "websocket.close", "code": end.code, "reason": ""})
+
+    # --- the handler --------------------------------------------------------------------------------------------------
+
+    async def _handle(self, handler: Callable[[], Awaitable[None]]) -> _End:
+        deadline = asyncio.timeout(None)
+        try:
+            async with deadline:
+                self._handler_deadline = deadline
+                await handler()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._failed(error)  # something that it awaited was cancelled; nobody cancelled the handler
+        except TimeoutError as error:
+            if not deadline.expired():
+                return self._failed(error)
+            if self.connection.accepted:
+                _log.warning("the handler of connection %s outlived its client and was cancelled", self.connection.id)
+        except Exception as error:
+            return self._end_of(error)
+        finally:
+            self._handler_deadline = None
+        return _End(CloseCode.NORMAL)
+
+    def _end_of(self, error: Exception) -> _End:
+        connection_id = self.connection.id
+        if is_own_end(error, self.connection):
+            return _End(CloseCode.NORMAL)
+        if isinstance(error, BadName):
+            # As good as always a path parameter that the client wrote: its mistake, not the handler's.
+            _log.warning("connection %s is refused: %s", connection_id, error)
+            return _End(CloseCode.BAD_REQUEST, f"not {error.kind}: {error.problem}")
+        if isinstance(error, PermissionDenied):
+            _log.warning("connection %s is refused: %s", connection_id, error)
+            return _End(CloseCode.PERMISSION_DENIED, "permission denied")
+        if isinstance(error, Unavailable):
+            _log.warning("connection %s cannot be served: %s", connection_id, error)
+            return _End(CloseCode.TRY_AGAIN_LATER, "try again later", 503)
+        if isinstance(error, WebSocketException):
+            try:
+                check_close(error.code, error.reason)
+            except ValueError as forbidden:
+                return self._failed(forbidden)
+            return _End(error.code, error.reason)
+        if isinstance(error, HTTPException):
+            return _End(CloseCode.POLICY_VIOLATION, "", error.status_code)
+        return self._failed(error)
+
+    def _failed(self, error: BaseException) -> _End:
+        error_id = uuid.uuid4().hex
+        _log.error("the handler of connection %s failed (error %s)", self.connection.id, error_id, exc_info=error)
+        return _End(CloseCode.INTERNAL_ERROR, f"error {error_id}", 500)
+
+    def _limit_handler(self, connection: WebSocketConnection) -> None:
+        self._cancel_handler_in(connection.settings.handler_grace.total_seconds())
+
+    def _cancel_handler_in(self, seconds: float) -> None:
+        deadline = self._handler_deadline
+        if deadline is not None and not deadline.expired():
+            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+@cache  # once in a process
+def _say_that_frames_leave_one_by_one() -> None:
+    _log.info(
+        "this ASGI server offers no writing of frames: they leave one by one, through its send; "
+        "`jararaca-ws serve`, or uvicorn with --ws jararaca_ws.server:WebSocketProtocol, is faster"
+    )
+
+
+def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
+    """Whether an error only says that this connection is closed."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_own_end(one, connection) for one in error.exceptions)
+    if isinstance(error, ConnectionClosed):
+        return error.connection_id == connection.id
+    return isinstance(error, WebSocketDisconnect)
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel the tasks and wait until they have ended."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

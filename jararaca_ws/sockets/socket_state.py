@@ -1,0 +1,250 @@
+"""What becomes of one socket: its state, what waits to be written to it and what was read, and how it closes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, MutableMapping
+from enum import Enum
+from typing import Any
+
+from jararaca_ws.errors import ConnectionClosed
+from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.sockets.flushing import TickFlusher
+from jararaca_ws.sockets.queues import InboundQueue, OutboundQueue
+from jararaca_ws.sockets.waiting import Flag
+from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode, Dropped, Shutdown, encode
+
+__all__ = ["ConnectionState", "SocketState", "check_close"]
+
+_log = logging.getLogger("jararaca_ws")
+
+_RETRY_AFTER_MS = (250, 5000)
+"""When clients of an instance that goes away come back: each at a time of its own, so that they do not all at once."""
+
+
+class ConnectionState(Enum):
+    """CONNECTING (before accept), OPEN, CLOSING (a close frame is on its way), CLOSED. Never backwards."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class SocketState:
+    """The half of a `WebSocketConnection` that is for the framework: whoever serves it, writes to it, delivers to it.
+
+    Its attributes are described there.
+    """
+
+    # An instance has so many attributes that its dict would take 1.5 kB. Whoever needs one more still can.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_closing",
+        "_evicted_told",
+        "accepted",
+        "alive",
+        "close_code",
+        "close_reason",
+        "closed",
+        "direct",
+        "flusher",
+        "id",
+        "inbound",
+        "on_closing",
+        "on_failed",
+        "outbound",
+        "overflowed",
+        "settings",
+        "state",
+        "subprotocol",
+        "wake",
+        "window_bits",
+    )
+
+    def __init__(self, settings: ConnectionSettings | None, flusher: TickFlusher | None) -> None:
+        self.id = uuid.uuid4().hex
+        self.settings = settings or ConnectionSettings()
+        self.flusher = flusher or TickFlusher()
+        #: See `flushing.Receiver`.
+        self.direct: Callable[[bytes], None] | None = None
+        self.window_bits: int | None = None
+        self.subprotocol: str | None = None
+        self.state = ConnectionState.CONNECTING
+        self.accepted = False
+        self.alive = True
+        self.closed = Flag()
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.overflowed = False
+        self.outbound = OutboundQueue(self.settings.max_queue_bytes)
+        self.inbound = InboundQueue(
+            self.settings.max_inbound_messages,
+            self.settings.max_inbound_bytes,
+            self.settings.read_patience.total_seconds(),
+        )
+        #: Called, synchronously, when something was queued and when the state has changed.
+        self.wake: Callable[[], None] = _nobody_serves_yet
+        #: Called, synchronously, when we begin to close.
+        self.on_closing: Callable[[], None] = _nobody_serves_yet
+        #: Called when writing has raised.
+        self.on_failed: Callable[[Exception], None] = _nobody_writes_yet
+        self._evicted_told = 0
+        # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
+        self._closing = False
+
+    @property
+    def understands_control(self) -> bool:
+        """Whether the client agreed to the subprotocol, and so to control messages."""
+        return self.subprotocol == SUBPROTOCOL
+
+    async def read(self) -> MutableMapping[str, Any] | None:
+        """What the client has sent next, as ASGI has it; None when it has gone, or we have begun to close."""
+        message = None if self._closing else await self.inbound.get()
+        return None if message is None or message["type"] == "websocket.disconnect" else message
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, frame: Frame) -> bool:
+        """Queue a frame without waiting; False when the connection is closing or its queue is full.
+
+        A full queue means a slow consumer. What it would miss cannot be told to it in order any more, so it is
+        closed with 4008, never left with a hole. The connection leaves its rooms later, in its own task: the
+        caller may be iterating over a room.
+        """
+        if not self.alive:
+            return False
+        if self.direct is not None:
+            self.flusher.deliver(frame, (self,))
+            return True
+        self.flusher.settle()
+        return self.queue(frame)
+
+    def queue(self, frame: Frame) -> bool:
+        """`enqueue` without regard to what the flusher still holds: for the flusher itself."""
+        if not self.alive:
+            return False
+        if self.outbound.append(frame):
+            self.direct = None
+            self.wake()
+            return True
+        self.slow("its outbound queue is full")
+        return False
+
+    def failed(self, error: Exception) -> None:
+        """Writing has raised."""
+        self.on_failed(error)
+
+    async def put(self, frame: Frame) -> None:
+        """Queue a frame, waiting for space.
+
+        It fills half of the queue at most: what comes from rooms meanwhile needs the other half.
+
+        Raises:
+            ConnectionClosed: before it was queued.
+        """
+        while self.alive:
+            if self.direct is not None:
+                self.flusher.deliver(frame, (self,))
+                return
+            self.flusher.settle()
+            if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
+                self.wake()
+                return
+            await self.outbound.wait_for_space()
+        raise self.end()
+
+    def tell_evicted(self) -> None:
+        """Queue word of the frames that were dropped since the last time, for a client that understands it."""
+        count = self.outbound.evicted - self._evicted_told
+        if count and self.understands_control and self.outbound.append(encode(Dropped(count=count))):
+            self._evicted_told = self.outbound.evicted
+
+    def end(self) -> ConnectionClosed:
+        """The error that says that, and how, this connection is closed."""
+        return ConnectionClosed(self.id, self.close_code, self.close_reason)
+
+    def slow(self, problem: str) -> None:
+        """Close with 4008, without what is queued: the client reads too slowly to be told everything."""
+        self.flusher.settle()
+        self.outbound.clear()
+        if self.alive:
+            _log.warning("connection %s is a slow consumer: %s; closing it with 4008", self.id, problem)
+            self.overflowed = True
+            self.begin_close(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    # --- transitions --------------------------------------------------------------------------------------------------
+
+    def open(self, subprotocol: str | None) -> None:
+        """The handshake was accepted. A connection that is closing already is closed now."""
+        self.accepted = True
+        self.subprotocol = subprotocol
+        if self.state is ConnectionState.CONNECTING:
+            self.state = ConnectionState.OPEN
+        self.wake()
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Close after what is queued has been written, without waiting for it. Safe to call again."""
+        if self.alive:
+            self.flusher.settle()
+        if self.alive:  # and was not too slow for what had been delivered
+            self._closing = True
+            self.alive = False
+            self.direct = None
+            self.state = ConnectionState.CLOSING
+            self.close_code, self.close_reason = int(code), reason
+            self.outbound.wake()
+            self.wake()
+            self.on_closing()
+
+    def begin_shutdown(self) -> None:
+        """Close because the instance goes away: 1012, or 4001 with when to come back, for who understands that."""
+        if self.understands_control:
+            self.enqueue(encode(Shutdown(retry_after_ms=random.randrange(*_RETRY_AFTER_MS))))
+            self.begin_close(CloseCode.SHUTDOWN, "shutdown")
+        else:
+            self.begin_close(CloseCode.SERVICE_RESTART, "service restart")
+
+    def finish(self, code: int, reason: str) -> None:
+        """The socket is gone: idempotent, synchronous, and the only way to CLOSED."""
+        if self.state is ConnectionState.CLOSED:
+            return
+        self.alive = False
+        self.direct = None
+        self.state = ConnectionState.CLOSED
+        if self.close_code is None:
+            self.close_code, self.close_reason = int(code), reason
+        self.outbound.clear()
+        self.inbound.finish({"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason})
+        try:
+            self.tell_closed()
+        finally:
+            self.closed.set()
+
+    def tell_closed(self) -> None:
+        """Called, once and synchronously, in the moment in which the socket becomes CLOSED."""
+
+
+def _nobody_serves_yet() -> None:
+    """What is queued waits for the writer, which looks at the queue when it begins."""
+
+
+def _nobody_writes_yet(error: Exception) -> None:
+    """Nothing is written directly before there is a writer."""
+
+
+def check_close(code: int, reason: str) -> None:
+    """Whether RFC 6455 allows a close frame with these.
+
+    Raises:
+        ValueError: it does not.
+    """
+    sendable = code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code <= 4999
+    if not sendable:
+        raise ValueError(f"{code} is not a close code that may be sent: use 1000, or 4000 to 4999 for your own")
+    if len(reason.encode()) > 123:
+        raise ValueError("a close reason has at most 123 bytes of UTF-8")
