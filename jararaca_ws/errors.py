@@ -6,6 +6,7 @@
     ├── ConfigurationError            refused at start-up; nothing runs
     │   ├── DuplicateMessageId        two message classes, one MESSAGE_ID
     │   ├── DuplicateEndpoint         two WebSocket endpoints, one path
+    │   ├── DuplicateRoomPattern      two classes of rooms, one name
     │   └── UnresolvableDependency    a constructor parameter that nothing provides
     ├── Unavailable                   who we depend on did not take what was given
     │   ├── BackendUnavailable        the WebSocket backend (Redis)
@@ -58,6 +59,7 @@ __all__ = [
     "ContextError",
     "DuplicateEndpoint",
     "DuplicateMessageId",
+    "DuplicateRoomPattern",
     "IllegalTransition",
     "InvalidMessage",
     "JararacaError",
@@ -138,6 +140,18 @@ class DuplicateEndpoint(ConfigurationError):
             "give one of them another path",
         )
         self.path = path
+        self.first = first
+        self.second = second
+
+
+class DuplicateRoomPattern(ConfigurationError):
+    """The patterns of two classes of rooms can make one name, so that the rooms would be one."""
+
+    def __init__(self, first: type, second: type) -> None:
+        super().__init__(
+            f"a room of {_named(first)} and one of {_named(second)} can have the same name",
+            "begin their patterns with different words",
+        )
         self.first = first
         self.second = second
 

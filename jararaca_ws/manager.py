@@ -40,7 +40,7 @@ from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_interna
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
-from jararaca_ws.typed_rooms import AnyRoom, Room, authorize
+from jararaca_ws.typed_rooms import AnyRoom, Room, authorize, check_room_patterns
 from jararaca_ws.users import obey, room_of_user
 from jararaca_ws.wire.retained import RoomHistory
 
@@ -135,9 +135,11 @@ class WebSocketConnectionManager(Publishing):
 
         Raises:
             DuplicateMessageId: two message classes have one ``MESSAGE_ID``.
+            DuplicateRoomPattern: the patterns of two classes of rooms can make one name.
             BackendUnavailable: the backend cannot be reached.
         """
         check_message_ids()
+        check_room_patterns()
         self._started = True
         self.draining = False
         self._stopping = asyncio.Event()

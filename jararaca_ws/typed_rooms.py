@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
+from itertools import combinations
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, get_args, get_origin
 from urllib.parse import unquote
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 from typing_extensions import TypeVar
 
-from jararaca_ws.errors import BadRoom, ConfigurationError, NotCarried, PermissionDenied
+from jararaca_ws.errors import BadRoom, ConfigurationError, DuplicateRoomPattern, NotCarried, PermissionDenied
+from jararaca_ws.room_patterns import Names, Way, literally, ways_of
 
 if TYPE_CHECKING:
     from jararaca_ws.messages import WebSocketMessageBase
     from jararaca_ws.sockets.connection import WebSocketConnection
 
-__all__ = ["AnyRoom", "Room", "authorize", "names_for", "room_named"]
+__all__ = ["AnyRoom", "Room", "authorize", "check_room_patterns", "names_for", "room_named"]
 
 # What a room that carries two types takes is taken by a room that carries one of them: contravariant.
 _Carried_contra = TypeVar(
@@ -32,6 +37,9 @@ _ESCAPED = re.compile(r"[^A-Za-z0-9\u0080-\U0010ffff]")
 _VALUE = r"((?:[A-Za-z0-9\u0080-\U0010ffff]|%[0-7][0-9A-F])+)"
 _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _TYPES = (str, int, UUID, date, Enum)
+
+# Those that have a pattern of their own. Weak, so that a class made in a function goes when nobody uses it any more.
+_classes_with_pattern: weakref.WeakSet[type[Room[Any]]] = weakref.WeakSet()
 
 
 class Room(BaseModel, Generic[_Carried_contra]):
@@ -50,7 +58,8 @@ class Room(BaseModel, Generic[_Carried_contra]):
 
     Each field stands in the pattern once, and is a string, an integer, a UUID, a date, an enumeration or a literal. In
     the name, everything in a value but letters, digits and what is not ASCII is written as ``%XX``, a UUID excepted. So
-    no value can make the name of another room of the class, nor of one whose pattern has other separators.
+    no value can make the name of another room of the class. Two classes that can make one name are refused when the
+    manager starts (`DuplicateRoomPattern`).
 
     Raises:
         ConfigurationError: when the class is created, for a pattern that does not fit its fields, or whose fields are
@@ -75,6 +84,7 @@ class Room(BaseModel, Generic[_Carried_contra]):
             cls.__carries__ = cls.__carries__ or tuple(_classes(generic["args"][0]))
         if pattern is not None:
             cls.__pattern__ = _Pattern(cls, pattern)
+            _classes_with_pattern.add(cls)
         elif cls.__pattern__ is not None:
             cls.__pattern__.check(cls)
 
@@ -144,15 +154,27 @@ class _Pattern:
             raise BadRoom(self._text, f"{field} is empty")
         if field in self._uuids:
             return text
-        return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", text)
+        return _escaped(text)
 
     def values(self, name: str) -> dict[str, str] | None:
         """What `fill` was given; None where the name is not of this pattern."""
         found = self._expression.fullmatch(name)
         return None if found is None else dict(zip(self._fields, map(unquote, found.groups()), strict=True))
 
+    def names(self, cls: type[Room[Any]]) -> Names:
+        """All the names that it makes for rooms of the class."""
+        ways: list[Sequence[Way]] = []
+        for literal, field in self._parts:
+            ways += [[literally(literal)]] if literal else []
+            ways += [_ways_of_field(cls.model_fields[field].annotation)] if field is not None else []
+        return Names(ways)
+
     def _wrong(self, cls: type, cure: str) -> ConfigurationError:
         return ConfigurationError(f"{cls.__module__}.{cls.__qualname__} has the pattern {self._text!r}", cure)
+
+
+def _escaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", text)
 
 
 def _is_odd(part: tuple[str, str | None, str | None, str | None]) -> bool:
@@ -160,6 +182,17 @@ def _is_odd(part: tuple[str, str | None, str | None, str | None]) -> bool:
     if specification or conversion or (field is not None and not field.isidentifier()):
         raise ValueError("the name of a field, and nothing else, stands in braces")
     return False
+
+
+def _ways_of_field(annotation: Any) -> Sequence[Way]:
+    annotation = getattr(annotation, "__supertype__", annotation)  # of a NewType
+    if get_origin(annotation) is Literal:
+        values = get_args(annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        values = tuple(str(to_jsonable_python(member)) for member in annotation)
+    else:
+        return ways_of(annotation)
+    return [literally(_escaped(value)) for value in values if value]
 
 
 def _has_place(annotation: Any) -> bool:
@@ -227,3 +260,32 @@ def room_named(name: str, classes: Iterable[type[Room[Any]]]) -> Room[Any] | Non
         if str(room) == name:  # else it is another way to write that name, and only one is the room's
             return room
     return None
+
+
+def check_room_patterns() -> None:
+    """Called at start-up.
+
+    Raises:
+        DuplicateRoomPattern: the patterns of two classes can make one name. A class that was defined again under its
+            own module and name (a reloaded module) does not count, nor one that derives from the other.
+    """
+    if _duplicates():
+        gc.collect()  # classes that nobody uses any more, but that refer to themselves, do not count
+    for first, second in _duplicates():
+        raise DuplicateRoomPattern(first, second)
+
+
+def _duplicates() -> list[tuple[type[Room[Any]], type[Room[Any]]]]:
+    classes = sorted(_classes_with_pattern, key=_qualified)
+    names = {cls: cls.__pattern__.names(cls) for cls in classes if cls.__pattern__ is not None}
+    return [
+        (one, other)
+        for one, other in combinations(names, 2)
+        if _qualified(one) != _qualified(other)
+        and not (issubclass(one, other) or issubclass(other, one))
+        and names[one].meet(names[other])
+    ]
+
+
+def _qualified(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__

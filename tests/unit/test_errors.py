@@ -15,6 +15,7 @@ from jararaca_ws.errors import (
     ConnectionClosed,
     DuplicateEndpoint,
     DuplicateMessageId,
+    DuplicateRoomPattern,
     IllegalTransition,
     InvalidMessage,
     JararacaError,
@@ -41,6 +42,7 @@ class Second: ...
 
 EXAMPLES = [
     (ConfigurationError("it is wrong", "do this"), ["it is wrong", "do this"]),
+    (DuplicateRoomPattern(First, Second), ["test_errors.First", "test_errors.Second"]),
     (DuplicateMessageId("chat", First, Second), ["'chat'", "test_errors.First", "test_errors.Second"]),
     (DuplicateEndpoint("/ws", First, Second), ["'/ws'", "test_errors.First", "test_errors.Second"]),
     (UnresolvableDependency(First, "db", "is unknown", "add it"), ["test_errors.First", "'db'", "is unknown"]),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from enum import Enum
 from typing import Any, Literal, NewType
 from uuid import UUID
@@ -13,6 +13,7 @@ from jararaca_ws import (
     BadRoom,
     CloseCode,
     ConfigurationError,
+    DuplicateRoomPattern,
     NotCarried,
     PermissionDenied,
     Post,
@@ -29,7 +30,7 @@ from jararaca_ws import (
 )
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.testing import connect
-from jararaca_ws.typed_rooms import room_named
+from jararaca_ws.typed_rooms import check_room_patterns, room_named
 from tests.unit.apps import end_of, running
 
 
@@ -51,7 +52,7 @@ class Unrelated(WebSocketMessage):
     MESSAGE_ID = "test_typed_rooms.unrelated"
 
 
-class OrderRoom(Room[Changed | Shipped], pattern="order-{order_id}"):
+class OrderRoom(Room[Changed | Shipped], pattern="bought-{order_id}"):
     order_id: int
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
@@ -91,8 +92,8 @@ class Lobby(Room[Any], pattern="lobby"): ...
 
 SOME_ID = UUID("0f8b10cf-7dc2-491e-8f6b-cae80d24f072")
 ROOMS = [
-    (OrderRoom(order_id=42), "order-42"),
-    (OrderRoom(order_id=-42), "order-%2D42"),
+    (OrderRoom(order_id=42), "bought-42"),
+    (OrderRoom(order_id=-42), "bought-%2D42"),
     (TeamRoom(team="a:b/c", kind=Kind.NEWS, day=date(2026, 1, 2)), "team-a%3Ab%2Fc:news/2026%2D01%2D02"),
     (PairRoom(left="ä b", right="%2D"), "pair-ä%20b-%252D"),
     (FileRoom(id=SOME_ID), str(SOME_ID)),
@@ -123,7 +124,9 @@ def test_no_value_makes_the_name_of_a_room_of_another_class():
     assert room_named(str(PairRoom(left="1", right="2-3")), [OrderRoom, TeamRoom, FileRoom]) is None
 
 
-@pytest.mark.parametrize("name", ["order-042", "order-+42", "order-", "order-4%32", "order-x", "order-42\n", "Or-42"])
+@pytest.mark.parametrize(
+    "name", ["bought-042", "bought-+42", "bought-", "bought-4%32", "bought-x", "bought-42\n", "Or-42"]
+)
 def test_only_one_way_of_writing_a_name_is_its_rooms(name: str):
     assert room_named(name, [OrderRoom]) is None
 
@@ -176,6 +179,76 @@ def test_a_class_without_a_pattern_is_there_to_be_derived_from():
 
         class More(Orders):
             other: int
+
+
+Slug = NewType("Slug", str)
+
+
+class Channel(Enum):
+    NEWS = "news"
+    ODD = "a-b"
+
+
+def rooms(name: str, pattern: str, **fields: Any) -> type[Room[Any]]:
+    return type(name, (Room,), {"__annotations__": fields, "__module__": __name__}, pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one"),
+    [
+        (("orders", {}), ("orders", {}), True),
+        (("orders", {}), ("order", {}), False),
+        (("x-{a}", {"a": str}), ("x-{b}", {"b": str}), True),
+        (("x-{a}", {"a": str}), ("x-new", {}), True),
+        (("x-{a}", {"a": int}), ("x-new", {}), False),
+        (("x-{a}", {"a": int}), ("x-{b}", {"b": Slug}), True),
+        (("x-{a}", {"a": Slug}), ("{b}-y", {"b": str}), True),
+        (("x-{a}", {"a": str}), ("x-{a}-{b}", {"a": str, "b": str}), False),
+        (("x-{a}:{b}", {"a": str, "b": str}), ("x-{a}-{b}", {"a": str, "b": str}), False),
+        (("{a}", {"a": UUID}), ("{b}", {"b": str}), False),
+        (("{a}", {"a": UUID}), (str(UUID(int=5)), {}), True),
+        (("x-{a}", {"a": UUID}), ("{b}", {"b": UUID}), False),
+        (("{a}", {"a": UUID}), ("{p}-{q}-{r}-{s}-{t}", dict.fromkeys("pqrst", int)), True),
+        (("x-{a}", {"a": Channel}), ("x-news", {}), True),
+        (("x-{a}", {"a": Channel}), ("x-{b}", {"b": Literal["a-b", "c"]}), True),
+        (("x-{a}", {"a": Channel}), ("x-{b}", {"b": Literal["b", "c"]}), False),
+        (("x-{a}", {"a": date}), ("x-{b}", {"b": int}), False),
+        (("x-{a}", {"a": date}), ("x-{b}", {"b": datetime}), True),
+        (("x-{a}", {"a": date}), ("x-{b}", {"b": date}), True),
+        (("x-{a}", {"a": bool}), ("x-True", {}), True),
+        (("x-{a}", {"a": bool}), ("x-{b}", {"b": int}), False),
+        (("é-{a}", {"a": str}), ("{b}-é", {"b": str}), True),
+        (("é{a}", {"a": int}), ("{b}", {"b": int}), False),
+    ],
+)
+def test_classes_that_can_make_one_name_are_refused_at_start(one: Any, other: Any, is_one: bool):
+    first, second = rooms("First", f"mine-{one[0]}", **one[1]), rooms("Second", f"mine-{other[0]}", **other[1])
+    if not is_one:
+        check_room_patterns()
+        return
+    with pytest.raises(DuplicateRoomPattern) as caught:
+        check_room_patterns()
+    assert {caught.value.first, caught.value.second} == {first, second}
+    del first, second, caught
+    check_room_patterns()  # nobody uses them any more
+
+
+async def test_the_manager_refuses_to_start_with_them():
+    kept = rooms("First", "same"), rooms("Second", "same")
+    with pytest.raises(DuplicateRoomPattern):
+        async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()):
+            pass
+    assert kept
+
+
+def test_classes_that_derive_from_each_other_and_modules_that_are_loaded_again_may_share_names():
+    kept = [rooms("First", "same"), rooms("First", "same")]
+
+    class Derived(kept[0], pattern="same"): ...  # type: ignore[misc,valid-type]
+
+    kept.pop(1)
+    check_room_patterns()
+    assert Derived
 
 
 # --- what they carry --------------------------------------------------------------------------------------------------
@@ -241,7 +314,7 @@ class Orders:
 
     @Post("/denied/now")
     async def deny(self) -> None:
-        raise PermissionDenied("order-1")
+        raise PermissionDenied("bought-1")
 
     @Post("/wrong/{order_id}")
     async def wrong(self, order_id: int) -> None:
@@ -254,7 +327,7 @@ async def test_who_may_join_gets_what_is_sent_to_the_room_until_it_leaves(throug
     async with running(Orders) as app:
         async with connect(app.asgi, f"/orders/42?user=owner-42&through={through}") as socket:
             await socket.receive_json()
-            assert set(app.manager.rooms) == {"first", "order-42"}
+            assert set(app.manager.rooms) == {"first", "bought-42"}
             assert len(app.manager.members(OrderRoom(order_id=42))) == 1
             await app.http.post("/orders/42")
             assert (await socket.receive_json())["message"] == {"state": "paid"}
