@@ -24,8 +24,10 @@ from starlette.types import ASGIApp
 
 from jararaca_ws.errors import ConfigurationError, Unavailable
 from jararaca_ws.lifespan import WatchedLifespan
+from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messagebus.worker import MessageBusWorker
 from jararaca_ws.microservice import Microservice, create_http_server
+from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.draining import DRAIN_WINDOW_VARIABLE
 
 if TYPE_CHECKING:
@@ -119,9 +121,9 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument(
         "--ws-max-size",
         type=_whole(1),
-        default=65536,
         metavar="BYTES",
-        help="a longer inbound WebSocket message closes its connection with 1009 (default: %(default)s)",
+        help="a longer inbound WebSocket message closes its connection with 1009, before it is read "
+        "(default: max_message_bytes of the application)",
     )
     serve.add_argument(
         "--ws-per-message-deflate",
@@ -225,12 +227,22 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise _not_an_application(arguments.target, app)
     _log_to_stderr(arguments.log_level)
     lifespan = WatchedLifespan(app)
-    server = _server(lifespan, arguments)
+    server = _server(lifespan, arguments, arguments.ws_max_size or _max_message_bytes(app))
     _check_port(arguments.host, arguments.port)
     return _run_server(server, lifespan)
 
 
-def _server(app: ASGIApp, arguments: argparse.Namespace) -> uvicorn.Server:
+def _max_message_bytes(app: Any) -> int:
+    """What the application allows; the default where it does not say, or will only when it is started."""
+    microservice = _microservice(app)
+    for interceptor in () if microservice is None else microservice.interceptors:
+        manager = getattr(interceptor, "manager", None)
+        if isinstance(manager, WebSocketConnectionManager):
+            return manager.settings.max_message_bytes
+    return ConnectionSettings().max_message_bytes
+
+
+def _server(app: ASGIApp, arguments: argparse.Namespace, max_message_bytes: int) -> uvicorn.Server:
     try:
         import uvicorn
         import websockets  # noqa: F401 - without it uvicorn refuses every WebSocket
@@ -246,7 +258,7 @@ def _server(app: ASGIApp, arguments: argparse.Namespace) -> uvicorn.Server:
         # uvicorn's own default waits without limit.
         timeout_graceful_shutdown=max(arguments.graceful_timeout, arguments.drain_window + 2),
         ws=protocol,
-        ws_max_size=arguments.ws_max_size,
+        ws_max_size=max_message_bytes,
         ws_per_message_deflate=arguments.ws_per_message_deflate,
     )
     return make_server(config)

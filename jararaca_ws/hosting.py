@@ -20,7 +20,7 @@ from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
-from jararaca_ws.routing import refuse_while_draining, served_by
+from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.staging import Stage
 
@@ -109,7 +109,7 @@ class _Host:
         scope[RUNTIME_KEY] = self._runtime
 
         async def handle() -> None:
-            refuse_while_draining(manager)
+            await admit(manager, socket.connection)
             with provide_ws_manager(manager):
                 await self._app(scope, socket.receive, socket.send)
 

@@ -29,6 +29,7 @@ from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.joining import Joining
+from jararaca_ws.limits.admission import Admission
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
@@ -61,6 +62,7 @@ class WebSocketConnectionManager(Publishing):
             await manager.send(["chat-7"], ChatMessage(text="hello"))
 
     Attributes:
+        admission: what stands before the handshakes of this instance.
         delivery: the connections and rooms of this instance, and what is delivered to them.
         draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
     """
@@ -78,6 +80,7 @@ class WebSocketConnectionManager(Publishing):
                 "it needs the methods of WebSocketConnectionBackend",
             )
         self.settings = settings or ConnectionSettings()
+        self.admission = Admission(self.settings)
         self.flusher = TickFlusher()
         # None where the backend keeps no histories.
         self._history = (

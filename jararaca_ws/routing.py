@@ -31,10 +31,10 @@ from jararaca_ws.typed_rooms import Room
 __all__ = [
     "Endpoint",
     "WebSocketEndpoint",
+    "admit",
     "check_paths",
     "endpoint_route",
     "endpoints_of",
-    "refuse_while_draining",
     "served_by",
 ]
 
@@ -216,7 +216,7 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
         connection = socket.connection
 
         async def handle() -> None:
-            refuse_while_draining(manager)
+            await admit(manager, connection)
             async with unit_of_work(connection.websocket):
                 await app(scope, socket.receive, socket.send)
             if endpoint.dispatch is not None and connection.accepted:
@@ -241,10 +241,11 @@ def served_by(manager: WebSocketConnectionManager, scope: Scope, receive: Receiv
     return socket
 
 
-def refuse_while_draining(manager: WebSocketConnectionManager) -> None:
-    """Refuse a handshake that would be closed again in a moment: another instance may take it."""
+async def admit(manager: WebSocketConnectionManager, connection: WebSocketConnection) -> None:
+    """Let a handshake go on; refuse one that would be closed again in a moment, or is one too many."""
     if manager.draining:
         raise HTTPException(503)
+    await manager.admission.admit(connection)
 
 
 def _without_self(

@@ -17,7 +17,6 @@ from jararaca_ws.wire.refs import answered_ref, decode_reply, reply_envelope, wi
 
 __all__ = [
     "CALL_TIMEOUT",
-    "MAX_PENDING_CALLS",
     "PendingCalls",
     "Reply",
     "WebSocketRequest",
@@ -28,9 +27,6 @@ __all__ = [
 
 CALL_TIMEOUT = timedelta(seconds=30)
 """How long a call waits for its answer where nothing else is said."""
-
-MAX_PENDING_CALLS = 128
-"""How many calls may wait for one client at once."""
 
 Reply = TypeVar("Reply")
 
@@ -98,9 +94,10 @@ class PendingCalls:
     An answer that nobody waits for, because it comes too late or twice, is swallowed.
     """
 
-    __slots__ = ("_count", "_waiting")
+    __slots__ = ("_count", "_limit", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._count = 0
         self._waiting: dict[str, asyncio.Future[str]] = {}
 
@@ -136,8 +133,8 @@ class PendingCalls:
         Raises:
             CallFailed: too many calls wait already.
         """
-        if len(self._waiting) >= MAX_PENDING_CALLS:
-            raise CallFailed("too_many_calls", f"{MAX_PENDING_CALLS} calls wait for this client already")
+        if len(self._waiting) >= self._limit:
+            raise CallFailed("too_many_calls", f"{self._limit} calls wait for this client already")
         answer = self._waiting[ref] = asyncio.get_running_loop().create_future()
         return answer
 

@@ -15,6 +15,11 @@ class ConnectionSettings:
     """What one connection may take.
 
     Attributes:
+        handshake_rate: how many handshakes an instance takes on in a second; what comes beyond is answered 503, with a
+            ``Retry-After`` that differs from client to client. None: no limit.
+        handshake_burst: how many it takes on at once, after a pause.
+        max_message_bytes: a longer message from a client closes its connection with 1009.
+        max_pending_calls: how many calls may wait for one client.
         max_queue_bytes: of frames that wait to be written. When a delivery does not fit, the client is a slow
             consumer: it is closed with 4008.
         write_timeout: how long the socket may refuse to take what was queued at one moment, before the client is a
@@ -32,6 +37,10 @@ class ConnectionSettings:
         recover_timeout: how long such a client may take to send its positions, before it counts as one without.
     """
 
+    handshake_rate: int | None = 500
+    handshake_burst: int = 1000
+    max_message_bytes: int = 64 * 1024
+    max_pending_calls: int = 128
     max_queue_bytes: int = 1024 * 1024
     write_timeout: timedelta = timedelta(seconds=10)
     close_timeout: timedelta = timedelta(seconds=1)
@@ -46,6 +55,10 @@ class ConnectionSettings:
 
     def __post_init__(self) -> None:
         counts = (
+            *(("handshake_rate",) if self.handshake_rate is not None else ()),
+            "handshake_burst",
+            "max_message_bytes",
+            "max_pending_calls",
             "max_queue_bytes",
             "max_inbound_messages",
             "max_inbound_bytes",

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.servers.control import REDIS_URL, Control, rooms_of
 from jararaca_ws import (
+    ConnectionSettings,
     MemoryWebSocketConnectionBackend,
     Microservice,
     RedisWebSocketConnectionBackend,
@@ -25,7 +26,8 @@ class Text(WebSocketMessage):
 
 
 websockets = WebSocketInterceptor(
-    backend=RedisWebSocketConnectionBackend(REDIS_URL) if REDIS_URL else MemoryWebSocketConnectionBackend()
+    backend=RedisWebSocketConnectionBackend(REDIS_URL) if REDIS_URL else MemoryWebSocketConnectionBackend(),
+    settings=ConnectionSettings(handshake_rate=None),  # the load is one client, and comes at once
 )
 
 

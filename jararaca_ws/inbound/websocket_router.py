@@ -18,7 +18,7 @@ from jararaca_ws.inbound.message_work import MessageWork
 from jararaca_ws.inbound.receiving import InboundHandler, check_async, check_received, handler_of
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
-from jararaca_ws.routing import refuse_while_draining, served_by
+from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.protocol import CloseCode
 
@@ -196,7 +196,12 @@ class WebSocketRouter(APIRouter):
             return
         # What the server gave, as starlette keeps it: its own methods check for states that are ours to check.
         socket = served_by(manager, websocket.scope, websocket._receive, websocket._send)
-        await socket.run(lambda: self._handle(socket.connection, websocket, manager, runtime))
+
+        async def handle() -> None:
+            await admit(manager, socket.connection)
+            await self._handle(socket.connection, websocket, manager, runtime)
+
+        await socket.run(handle)
 
     async def _handle(
         self,
@@ -205,7 +210,6 @@ class WebSocketRouter(APIRouter):
         manager: WebSocketConnectionManager,
         runtime: Runtime,
     ) -> None:
-        refuse_while_draining(manager)
         work = MessageWork(connection, runtime, type(self), binary=False)
         await self._connect(work, manager)
         await close_dependencies(websocket)

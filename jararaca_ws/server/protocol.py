@@ -19,6 +19,7 @@ from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.sockets.draining import default_drain_window
 from jararaca_ws.sockets.waiting import Flag, Mailbox
 from jararaca_ws.sockets.writing import DIRECT_FRAMES
+from jararaca_ws.wire.protocol import CloseCode
 
 __all__ = ["WebSocketProtocol"]
 
@@ -38,6 +39,13 @@ _LAST_WORD_S = 1.0
 
 _HIGH_WATER_BYTES = 64 * 1024
 """What a transport may hold before it is written to no more. The default of plain ones; with TLS that is 512 KiB."""
+
+_MAX_CONTROL_FRAMES = 200
+_COUNTED_S = 10.0
+"""More pings and pongs from a client in this time, each of which costs an answer or at least a look, end it: 4013."""
+
+_MAX_FRAGMENTS = 4096
+"""Of one message. The size says nothing of empty ones."""
 
 _PONG = b"\x8a"
 """The first byte of a pong frame."""
@@ -81,6 +89,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._eof = False
         # Whether the server stops: a handshake that is still open is refused as one that comes later, not as a failure.
         self._stopping = False
+        # Control frames of the client, and up to when they are counted together.
+        self._control_frames = 0
+        self._counted_until = 0.0
         # The answer to the last ping, where it waits until the transport is writable; else empty.
         self._pong = b""
         # The deflate window that frames may be shared with; None where compression was not agreed to.
@@ -190,7 +201,42 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().run_asgi()
         self._drop_soon()
 
+    # --- what a client may send without a message ---------------------------------------------------------------------
+
+    def _is_flooded(self) -> bool:
+        """Whether this control frame is one too many; then the connection is failed."""
+        now = self.loop.time()
+        if now >= self._counted_until:
+            self._counted_until, self._control_frames = now + _COUNTED_S, 0
+        self._control_frames += 1
+        if self._control_frames > _MAX_CONTROL_FRAMES:
+            self._fail(CloseCode.TOO_MANY_REQUESTS, "too many control frames")
+            return True
+        return False
+
+    def _fail(self, code: int, reason: str) -> None:
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(code), "reason": reason})
+        self.conn.fail(int(code), reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
+        self._drop_soon()
+
+    def handle_pong(self, event: Frame) -> None:
+        if not self._is_flooded():
+            super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= _MAX_FRAGMENTS:
+            self._fail(CloseCode.TOO_BIG, "too many fragments")
+            return
+        super().handle_cont(event)
+
     def handle_ping(self) -> None:
+        if self._is_flooded():
+            return
         if not self._writing_paused:
             super().handle_ping()
             return

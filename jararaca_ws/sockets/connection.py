@@ -215,7 +215,7 @@ class WebSocketConnection(SocketState):
         Raises:
             CallTimeout: there was no answer in time.
             CallFailed: the client answered with an error (its ``code``) or not with a reply of this type
-                (``bad_reply``), or 128 calls wait for it already (``too_many_calls``).
+                (``bad_reply``), or ``max_pending_calls`` wait for it already (``too_many_calls``).
             ConnectionClosed: the socket is closed, or was closed while waiting.
             ConfigurationError: the class does not say what the reply is.
             MessageIdUnset, MessageNotEncodable: as `WebSocketMessage.send`.
@@ -323,7 +323,7 @@ class WebSocketConnection(SocketState):
     def asking(self) -> PendingCalls:
         """What the client was asked."""
         if self.calls is None:
-            self.calls = PendingCalls()
+            self.calls = PendingCalls(self.settings.max_pending_calls)
         return self.calls
 
     def on_closed(self, callback: Callable[[WebSocketConnection], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -28,11 +28,12 @@ _log = logging.getLogger("jararaca_ws")
 
 
 class _End(NamedTuple):
-    """How a socket ends: the close code and reason, and the HTTP status where it was never accepted."""
+    """How a socket ends: the close code and reason, and the HTTP status and headers where it was never accepted."""
 
     code: int
     reason: str = ""
     status: int = 403
+    headers: Mapping[str, str] = {}
 
 
 class ServedWebSocket:
@@ -119,10 +120,13 @@ class ServedWebSocket:
             await _end(pump, writer)
 
     async def _pump(self) -> None:
-        inbound = self.connection.inbound
+        inbound, limit = self.connection.inbound, self.connection.settings.max_message_bytes
         message: Message = {}
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":
+                if _is_longer(message, limit):
+                    self._refuse_too_big(limit)
+                    continue
                 if self.connection.recovery is not None and self.connection.takes(message):
                     continue
                 if self.connection.calls is not None and self.connection.calls.take(message):
@@ -140,6 +144,11 @@ class ServedWebSocket:
             _log.error("connection %s could not be read", self.connection.id, exc_info=error)
             message = {"code": 1006}
         self.connection.finish(message.get("code", 1005), message.get("reason") or "")
+
+    def _refuse_too_big(self, limit: int) -> None:
+        if self.connection.alive:
+            _log.warning("connection %s sent a message of more than %d bytes", self.connection.id, limit)
+            self.connection.begin_close(CloseCode.TOO_BIG, f"a message has at most {limit} bytes")
 
     # --- the application inside ---------------------------------------------------------------------------------------
 
@@ -231,7 +240,8 @@ class ServedWebSocket:
 
     async def _refuse(self, end: _End) -> None:
         if end.status != 403 and "websocket.http.response" in self._scope.get("extensions", {}):
-            await self._send({"type": "websocket.http.response.start", "status": end.status, "headers": []})
+            headers = [(name.lower().encode(), value.encode()) for name, value in end.headers.items()]
+            await self._send({"type": "websocket.http.response.start", "status": end.status, "headers": headers})
             await self._send({"type": "websocket.http.response.body", "body": b""})
         else:
             await self._send({"type": "websocket.close", "code": end.code, "reason": ""})
@@ -281,7 +291,7 @@ class ServedWebSocket:
                 return self._failed(forbidden)
             return _End(error.code, error.reason)
         if isinstance(error, HTTPException):
-            return _End(CloseCode.POLICY_VIOLATION, "", error.status_code)
+            return _End(CloseCode.POLICY_VIOLATION, "", error.status_code, error.headers or {})
         return self._failed(error)
 
     def _failed(self, error: BaseException) -> _End:
@@ -313,6 +323,14 @@ def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
     if isinstance(error, ConnectionClosed):
         return error.connection_id == connection.id
     return isinstance(error, WebSocketDisconnect)
+
+
+def _is_longer(message: Message, limit: int) -> bool:
+    """Whether what came has more bytes than that. A server may allow more than we do."""
+    data: str | bytes = message.get("text") or message.get("bytes") or b""
+    if len(data) > limit or isinstance(data, bytes) or len(data) * 4 <= limit:
+        return len(data) > limit
+    return not data.isascii() and len(data.encode(errors="replace")) > limit
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 ROWS = range(1, 49)
 
-UNTESTABLE: dict[int, str] = {
-    44: "5,000 clients back at once: the handshake limiter is not built yet, it belongs to the limits of a connection",
-}
+UNTESTABLE: dict[int, str] = {}
 
 PENDING: dict[int, str] = {}

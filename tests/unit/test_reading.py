@@ -56,7 +56,7 @@ async def test_json_of_any_shape():
     assert reader.seen == [1, None, {"a": [1.5, "x"]}]
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", "Infinity", '{"a":NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "NaN", "Infinity", '{"a":NaN}', "[" * 60_000])
 async def test_what_is_no_json_is_refused_and_the_third_closes(text: str):
     reader = Reader(WebSocketConnection.iter_json)
     async with serving(reader, subprotocols=[SUBPROTOCOL]) as socket:

@@ -22,7 +22,7 @@ from jararaca_ws import (
     WebSocketMessage,
     WebSocketRequest,
 )
-from jararaca_ws.rpc import MAX_PENDING_CALLS, reply_type
+from jararaca_ws.rpc import reply_type
 from jararaca_ws.testing import connect
 from tests.unit.apps import running
 from tests.unit.played import Handler, Socket, serving, turns, until, until_closed
@@ -247,17 +247,18 @@ async def test_a_client_that_does_not_read_is_no_hang():
 
 
 async def test_only_so_many_calls_wait_for_one_client():
+    limit = ConnectionSettings().max_pending_calls
     async with serving(until_closed) as socket:
-        calls = [asyncio.create_task(socket.connection.call(Confirm())) for _ in range(MAX_PENDING_CALLS)]
-        requests = await asked(socket, MAX_PENDING_CALLS)
+        calls = [asyncio.create_task(socket.connection.call(Confirm())) for _ in range(limit)]
+        requests = await asked(socket, limit)
         with pytest.raises(CallFailed, match="too_many_calls"):
             await socket.connection.call(Confirm())
         socket.server.text(reply(requests[0]["ref"]))
         await calls[0]
         calls.append(asyncio.create_task(socket.connection.call(Confirm())))
-        for request in (await asked(socket, MAX_PENDING_CALLS + 1))[1:]:
+        for request in (await asked(socket, limit + 1))[1:]:
             socket.server.text(reply(request["ref"]))
-        assert len(await asyncio.gather(*calls)) == MAX_PENDING_CALLS + 1
+        assert len(await asyncio.gather(*calls)) == limit + 1
 
 
 async def test_the_answer_overtakes_what_the_handler_has_not_read():
