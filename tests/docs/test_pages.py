@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.named_tests import ROOT, missing_tests
+
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 EXAMPLES = sorted(path for path in (DOCS / "examples").iterdir() if path.suffix in (".py", ".js"))
@@ -36,8 +37,7 @@ def test_every_example_is_on_a_page_and_exercised(example: Path):
 
 @each_page
 def test_every_test_that_a_page_names_exists(page: Path):
-    for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text()):
-        assert re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path}::{name}"
+    assert missing_tests(page.read_text()) == []
 
 
 @each_page
