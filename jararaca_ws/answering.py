@@ -1,50 +1,74 @@
-"""The HTTP answers to what is nobody's bug: a server of ours is away, or a client wrote a name that is none."""
+"""What an error means to the client whose doing it is, and how HTTP answers it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from math import ceil
 from typing import Any
+from uuid import uuid4
 
 from fastapi import Request, Response
+from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from jararaca_ws.errors import BadName, PermissionDenied, Unavailable, quoted
+from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
+from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers"]
+__all__ = ["add_answers", "headers_of", "refusal_of"]
 
 _log = logging.getLogger("jararaca_ws")
 
 
+class _BadRequest(JararacaError):
+    """What a handler, or FastAPI for it, has found wrong with the content of a message or a handshake."""
+
+    category = ErrorCategory.VALIDATION
+    code = "bad_request"
+    close_code = CloseCode.BAD_REQUEST
+    status = 400
+
+
+def refusal_of(error: BaseException) -> JararacaError | None:
+    """What a client may be told of an error; None: nothing, it is a failure of ours."""
+    if isinstance(error, JararacaError):
+        return None if error.is_internal else error
+    if isinstance(error, WebSocketRequestValidationError):
+        return _BadRequest("a parameter of the handshake is not valid")  # its text holds the input
+    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        problem = f"HTTP {error.status_code}"
+        if error.status_code in (401, 403):
+            return PermissionDenied(problem)
+        return RateLimited() if error.status_code == 429 else _BadRequest(problem)
+    return None
+
+
+def headers_of(error: JararacaError) -> dict[str, str]:
+    """What an HTTP answer says beside its status: when to come again, and that a token is wanted."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(0, ceil(error.retry_after.total_seconds())))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
 def add_answers(exception_handlers: MutableMapping[Any, Any]) -> None:
-    """Have `Unavailable` answered with 503, `BadName` with 400 and `PermissionDenied` with 403.
+    """Have HTTP answer a `JararacaError` with its status, its code and an id, which is in the log as well.
 
-    Where the application has handlers of its own for them, these stay.
+    Where the application has handlers of its own for it, or for some of its classes, these stay.
     """
-    exception_handlers.setdefault(Unavailable, _answer_unavailable)
-    exception_handlers.setdefault(BadName, _answer_bad_name)
-    exception_handlers.setdefault(PermissionDenied, _answer_permission_denied)
+    exception_handlers.setdefault(JararacaError, _answer)
 
 
-async def _answer_unavailable(request: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, Unavailable)
-    if not isinstance(request, Request):
-        raise error  # of a WebSocket: whoever serves it closes it
-    # The reason may name hosts: it is for the log, not for the client.
-    _log.warning("%s %s is answered with 503: %s", request.method, quoted(request.url.path), error)
-    detail = f"{error.server} is unavailable: try again"
-    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "1"})
-
-
-async def _answer_bad_name(request: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, BadName)
-    if not isinstance(request, Request):
-        raise error
-    return JSONResponse({"detail": f"this is not {error.kind}: {error.problem}"}, status_code=400)
-
-
-async def _answer_permission_denied(request: HTTPConnection, error: Exception) -> Response:
-    if not isinstance(request, Request):
-        raise error
-    return JSONResponse({"detail": "permission denied"}, status_code=403)
+async def _answer(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, JararacaError)
+    if error.is_internal or not isinstance(request, Request):
+        raise error  # a failure, which the server logs; or of a WebSocket: whoever serves it closes it
+    error_id = uuid4().hex
+    told = f"{request.method} {quoted(request.url.path)} is answered with {error.status}"
+    _log.warning("%s: %s (error %s)", told, one_line(error), error_id)
+    content = {"detail": error.detail, "code": error.code, "id": error_id}
+    return JSONResponse(content, status_code=error.status, headers=headers_of(error))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from jararaca_ws.sockets.socket_state import check_close
+from jararaca_ws.wire.close_codes import check_close
 
 __all__ = [
     "MARK",

@@ -14,9 +14,9 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.rooms import check_rooms, instance_of, instance_room
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
-from jararaca_ws.sockets.socket_state import check_close
 from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.users import room_of_user
+from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.protocol import CloseCode
 
 __all__ = ["Publishing"]
@@ -109,7 +109,7 @@ class Publishing:
 
         Raises:
             CallTimeout: there was no answer in time.
-            CallFailed: the first answer was an error (its ``code``) or not a reply of this type (``bad_reply``), or
+            CallFailed: the first answer was an error (its ``reason``) or not a reply of this type (``bad_reply``), or
                 this instance stops meanwhile (``stopped``).
             BadUserId, MessageIdUnset, MessageNotEncodable: nobody was asked.
             ConfigurationError: the class does not say what the reply is.

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from jararaca_ws.errors import CallFailed, CallTimeout, ConfigurationError, ConnectionClosed, InvalidMessage
+from jararaca_ws.errors import CallFailed, CallTimeout, ConfigurationError, ConnectionClosed
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import encode
@@ -81,10 +81,7 @@ def reply_of(request: WebSocketRequest[Reply], raw: str) -> Reply:
     Raises:
         CallFailed: it is an error, or does not fit.
     """
-    try:
-        reply: Reply = decode_reply(raw, _envelope_of(type(request)))
-    except InvalidMessage as error:
-        raise CallFailed(error.code, error.problem) from None
+    reply: Reply = decode_reply(raw, _envelope_of(type(request)))
     return reply
 
 

@@ -34,6 +34,10 @@ class ConnectionSettings:
         max_recovered_bytes: the same, in bytes: a replay is held in memory while it goes at the pace of its client.
         max_rooms: how many rooms a connection may be in when its client asks for one more. The application's own joins
             are not limited.
+        max_invalid_messages, max_denials, max_rate_limited: how many messages of a client may be refused, because they
+            cannot be decoded, because it may not, because they are too many, before it is closed: with 4501, 4507 and
+            4013.
+        refusal_window: in how long a time; what is longer ago counts no more.
         recover_timeout: how long such a client may take to send its positions, before it counts as one without.
     """
 
@@ -52,6 +56,10 @@ class ConnectionSettings:
     max_rooms: int = 128
     max_recovered_bytes: int = 4 * 1024 * 1024
     recover_timeout: timedelta = timedelta(seconds=10)
+    max_invalid_messages: int = 3
+    max_denials: int = 10
+    max_rate_limited: int = 20
+    refusal_window: timedelta = timedelta(minutes=1)
 
     def __post_init__(self) -> None:
         counts = (
@@ -65,12 +73,22 @@ class ConnectionSettings:
             "max_recovered",
             "max_recovered_bytes",
             "max_rooms",
+            "max_invalid_messages",
+            "max_denials",
+            "max_rate_limited",
         )
         for name in counts:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 1")
-        for name in ("write_timeout", "close_timeout", "read_patience", "handler_grace", "recover_timeout"):
+        for name in (
+            "write_timeout",
+            "close_timeout",
+            "read_patience",
+            "handler_grace",
+            "recover_timeout",
+            "refusal_window",
+        ):
             value = getattr(self, name)
             if not isinstance(value, timedelta) or value < timedelta(0):
                 raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta that is not negative")

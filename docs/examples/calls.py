@@ -54,7 +54,7 @@ class PaymentController:
         except CallTimeout:
             raise HTTPException(504, "nobody answered") from None
         except CallFailed as error:
-            raise HTTPException(502, error.code) from None
+            raise HTTPException(502, error.reason) from None
         return decision.approved
 
 

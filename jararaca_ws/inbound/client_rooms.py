@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import uuid
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -17,15 +15,16 @@ from jararaca_ws.errors import (
     ConfigurationError,
     ConnectionClosed,
     InvalidMessage,
+    LimitReached,
     NotCarried,
     PermissionDenied,
-    Unavailable,
+    RateLimited,
 )
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessage, WebSocketMessageBase
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.typed_rooms import Room, authorize, room_named
-from jararaca_ws.wire.protocol import ErrorMessage
+from jararaca_ws.wire.close_codes import CloseCode
 from jararaca_ws.wire.room_requests import (
     Joined,
     JoinedRoom,
@@ -41,8 +40,6 @@ from jararaca_ws.wire.room_requests import (
 )
 
 __all__ = ["ClientRooms", "RoomRequests"]
-
-_log = logging.getLogger("jararaca_ws")
 
 _MAX_WAITING = 16
 """How many requests of one client wait while another is handled; what comes beyond is refused."""
@@ -88,8 +85,11 @@ class ClientRooms:
         return room
 
 
-class _RoomLimit(Exception):
+class _RoomLimit(LimitReached):
     """The client would be in too many rooms."""
+
+    code = "room_limit"
+    close_code = CloseCode.TOO_MANY_REQUESTS
 
 
 class RoomRequests:
@@ -130,7 +130,7 @@ class RoomRequests:
         if request is None:
             return False
         if len(self._waiting) >= _MAX_WAITING:
-            self._refuse(request, "too_many_requests", "too many requests are waiting")
+            self._connection.refuse(RateLimited(what="requests for rooms at once"), request.ref)
             return True
         self._waiting.append(request)
         if self._task is None:
@@ -158,28 +158,22 @@ class RoomRequests:
 
     async def _handle(self, request: RoomRequest | MalformedRequest) -> None:
         if isinstance(request, MalformedRequest):
-            self._refuse(request, "bad_request", request.problem)
+            self._connection.refuse(InvalidMessage(request.problem), request.ref)
             return
         try:
             answer = await self._do(request)
-        except InvalidMessage as error:
-            self._refuse(request, error.code, str(error))
-        except (PermissionDenied, NotCarried, HTTPException, WebSocketException) as error:
-            self._refuse(request, "permission_denied", str(error))
-        except _RoomLimit:
-            self._refuse(request, "room_limit", f"it may be in {self._connection.settings.max_rooms} rooms")
-        except Unavailable as error:
-            self._refuse(request, "unavailable", str(error))
         except ConnectionClosed as error:
             if error.connection_id != self._connection.id:
-                self._refuse(request, "internal_error", "it failed", error)
+                self._connection.refuse(error, request.ref)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._refuse(request, "internal_error", "something that it awaited was cancelled", error)
+            self._connection.refuse(error, request.ref)  # something that it awaited was cancelled; nobody cancelled it
+        except (NotCarried, HTTPException, WebSocketException) as error:
+            self._connection.refuse(PermissionDenied(str(error)), request.ref)
         except Exception as error:
-            self._refuse(request, "internal_error", "it failed", error)
+            self._connection.refuse(error, request.ref)
         else:
             self._say(answer, request)
 
@@ -198,7 +192,7 @@ class RoomRequests:
         connection = self._connection
         names = [str(room) for room in rooms]
         if len({*self._manager.rooms_of(connection), *names}) > connection.settings.max_rooms:
-            raise _RoomLimit
+            raise _RoomLimit("max_rooms", connection.settings.max_rooms)
         async with self._unit_of_work(connection.websocket):
             await authorize(rooms, connection)
         await self._manager.join(names, connection)
@@ -213,20 +207,7 @@ class RoomRequests:
             await message.send(room)
         return Sent(room=name)
 
-    # --- the answers --------------------------------------------------------------------------------------------------
-
-    def _refuse(
-        self, request: RoomRequest | MalformedRequest, code: str, problem: str, failure: BaseException | None = None
-    ) -> None:
-        error_id = uuid.uuid4().hex
-        level = logging.WARNING if failure is None else logging.ERROR
-        connection_id = self._connection.id
-        _log.log(
-            level, "connection %s asked for rooms: %s (error %s)", connection_id, problem, error_id, exc_info=failure
-        )
-        self._say(ErrorMessage(code=code, id=error_id), request)
-
-    def _say(self, answer: WebSocketMessageBase, request: RoomRequest | MalformedRequest) -> None:
+    def _say(self, answer: WebSocketMessageBase, request: RoomRequest) -> None:
         """Not `put`: a client that asks and does not read the answers is a slow consumer."""
         if request.ref is not None or self._connection.understands_control:
             self._connection.enqueue(answer_frame(answer, request.ref))

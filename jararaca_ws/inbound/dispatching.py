@@ -141,7 +141,7 @@ class Dispatch:
             call = partial(self._fallback, work.connection, raw, error)
             await work.run(self._fallback, raw, call, flat_reply, ref)
         if self._fallback is None or ref is not None:
-            await work.refuse(error, ref, is_strike=self._fallback is None)
+            work.connection.refuse(error, ref, is_strike=self._fallback is None)
 
 
 def _by_class(where: str, handlers: Sequence[InboundHandler]) -> dict[type[BaseModel], InboundHandler]:

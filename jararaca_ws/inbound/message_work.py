@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from fastapi.exceptions import WebSocketRequestValidationError
-from starlette.exceptions import HTTPException, WebSocketException
+from starlette.exceptions import WebSocketException
 
-from jararaca_ws.errors import BadName, ConnectionClosed, InvalidMessage, JararacaError, Unavailable
+from jararaca_ws.errors import JararacaError
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.serving import is_own_end
-from jararaca_ws.sockets.socket_state import check_close
+from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.frames import Frame
 
 __all__ = ["Host", "MessageWork"]
-
-_log = logging.getLogger("jararaca_ws")
 
 
 class Host(Protocol):
@@ -71,16 +66,9 @@ class MessageWork:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            await self._failed(error, ref)  # something that it awaited was cancelled; nobody cancelled the handler
+            self._failed(error, ref)  # something that it awaited was cancelled; nobody cancelled the handler
         except Exception as error:
-            await self._failed(error, ref)
-
-    async def refuse(self, error: InvalidMessage, ref: str | None, *, is_strike: bool) -> None:
-        """Tell the client that what it sent is no message of ours."""
-        try:
-            await self.connection.refuse(error, ref, is_strike=is_strike)
-        except ConnectionClosed:
-            return  # whoever reads sees it as well
+            self._failed(error, ref)
 
     async def _result(
         self,
@@ -101,7 +89,7 @@ class MessageWork:
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
-    async def _failed(self, error: BaseException, ref: str | None) -> None:
+    def _failed(self, error: BaseException, ref: str | None) -> None:
         if is_own_end(error, self.connection):
             return
         if isinstance(error, WebSocketException):
@@ -113,25 +101,4 @@ class MessageWork:
                 # Not waited for: other messages may be handled meanwhile, and whoever reads sees the end.
                 self.connection.begin_close(error.code, error.reason)
                 return
-        error_id = uuid.uuid4().hex
-        code = _code_of(error)
-        told = f"connection {self.connection.id}: a message was not handled"
-        if code == "internal_error":
-            _log.error("%s (error %s)", told, error_id, exc_info=error)
-        else:
-            _log.warning("%s: %s (error %s)", told, code, error_id)
-        try:
-            await self.connection.tell_error(code, error_id, ref)
-        except ConnectionClosed:
-            _log.debug("connection %s has gone before it was told of error %s", self.connection.id, error_id)
-
-
-def _code_of(error: BaseException) -> str:
-    """What a client is told: stable, and nothing of what the error says."""
-    if isinstance(error, Unavailable):
-        return "unavailable"
-    if isinstance(error, BadName | WebSocketRequestValidationError):
-        return "bad_request"
-    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
-        return "permission_denied" if error.status_code in (401, 403) else "bad_request"
-    return "internal_error"
+        self.connection.refuse(error, ref)

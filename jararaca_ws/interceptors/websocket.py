@@ -106,7 +106,7 @@ class WebSocketInterceptor:
         - Every WebSocket route is served as a ``@WebSocketEndpoint`` is, and sends at once:
           ``Depends(current_connection)`` gives its `WebSocketConnection`. What it raises is logged, and closes the
           socket with 1011.
-        - `Unavailable` is answered with 503 and `BadName` with 400, unless the application has handlers of its own.
+        - a `JararacaError` is answered with its status, unless the application has handlers of its own.
 
         Args:
             app: where its routes are declared, before or after this.

@@ -169,17 +169,15 @@ def read(message: AbstractIncomingMessage, max_message_bytes: int, max_attempts:
         InvalidMessage: the body is too long, no JSON by its content type, or a header of ours is not as we write it.
     """
     if len(message.body) > max_message_bytes:
-        raise InvalidMessage(
-            "bad_request", f"its body has {len(message.body)} bytes, at most {max_message_bytes} are taken"
-        )
+        raise InvalidMessage(f"its body has {len(message.body)} bytes, at most {max_message_bytes} are taken")
     content_type: object = message.content_type
     if not isinstance(content_type, str) or content_type.partition(";")[0].strip().lower() != CONTENT_TYPE:
-        raise InvalidMessage("bad_request", f"its content type is {quoted(str(content_type))}, not {CONTENT_TYPE}")
+        raise InvalidMessage(f"its content type is {quoted(str(content_type))}, not {CONTENT_TYPE}")
     number: object = message.headers.get(ATTEMPT, 1)
     if type(number) is not int or not 1 <= number <= max_attempts:
-        raise InvalidMessage("bad_request", f"its header {ATTEMPT} is {quoted(repr(number))}, not 1 to {max_attempts}")
+        raise InvalidMessage(f"its header {ATTEMPT} is {quoted(repr(number))}, not 1 to {max_attempts}")
     # Others may publish without an id; then it lasts from the first attempt to the last, not across redeliveries.
     message_id: object = message.headers.get(MESSAGE_ID) or message.message_id or str(uuid4())
     if not isinstance(message_id, str) or len(message_id) > 255:
-        raise InvalidMessage("bad_request", f"its id is {quoted(repr(message_id))}, not a string of at most 255")
+        raise InvalidMessage(f"its id is {quoted(repr(message_id))}, not a string of at most 255")
     return Attempt(body=message.body, message_id=message_id, number=number)

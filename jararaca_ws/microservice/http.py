@@ -38,8 +38,8 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
 
     A unit of work goes around the whole handling of a request: reading its body, its dependencies, the method, making
     the response. What fails there (an ``HTTPException``, a request or a response that is not valid) fails the unit of
-    work, and is answered by FastAPI after that. `Unavailable` is answered with 503, `BadName` with 400 and
-    `PermissionDenied` with 403, unless the application has handlers of its own for them. Background tasks, streamed
+    work, and is answered by FastAPI after that. A `JararacaError` is answered with its
+    status, unless the application has handlers of its own for it. Background tasks, streamed
     bodies and what follows the ``yield`` of a dependency run after the unit of work.
 
     ``app.state.jararaca_ws_runtime`` is the `MicroserviceRuntime`.

@@ -13,23 +13,23 @@ from starlette.datastructures import State
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from jararaca_ws.errors import InvalidMessage, NotBound
+from jararaca_ws.answering import refusal_of
+from jararaca_ws.errors import InvalidMessage, NotBound, one_line
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.rooms import check_room, connection_id
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.flushing import TickFlusher
-from jararaca_ws.sockets.socket_state import SocketState, check_close
+from jararaca_ws.sockets.refusals import Refusals
+from jararaca_ws.sockets.socket_state import SocketState
 from jararaca_ws.typed_rooms import AnyRoom
+from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode, decode, decode_json, encode, encode_error, is_control
 from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 
 __all__ = ["Membership", "Tracker", "WebSocketConnection"]
 
 _log = logging.getLogger("jararaca_ws")
-
-_STRIKES = 3
-"""How many messages that cannot be decoded a client may send before it is closed with 4501."""
 
 
 class Tracker(Protocol):
@@ -76,7 +76,7 @@ class WebSocketConnection(SocketState):
     __slots__ = (
         "_membership",
         "_on_closed",
-        "_strikes",
+        "_refusals",
         "calls",
         "metadata",
         "recovery",
@@ -100,7 +100,8 @@ class WebSocketConnection(SocketState):
         self.calls: PendingCalls | None = None
         #: Asked of each message that was read, synchronously: whether it is for the framework. None: nobody asks.
         self.takes_request: Callable[[MutableMapping[str, Any]], bool] | None = None
-        self._strikes = 0
+        # None before the first.
+        self._refusals: Refusals | None = None
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []
@@ -214,7 +215,7 @@ class WebSocketConnection(SocketState):
 
         Raises:
             CallTimeout: there was no answer in time.
-            CallFailed: the client answered with an error (its ``code``) or not with a reply of this type
+            CallFailed: the client answered with an error (its ``reason``) or not with a reply of this type
                 (``bad_reply``), or ``max_pending_calls`` wait for it already (``too_many_calls``).
             ConnectionClosed: the socket is closed, or was closed while waiting.
             ConfigurationError: the class does not say what the reply is.
@@ -242,7 +243,7 @@ class WebSocketConnection(SocketState):
             try:
                 decoded = decode(text)
             except InvalidMessage as error:
-                await self.refuse(error)
+                self.refuse(error)
                 continue
             yield decoded
 
@@ -273,27 +274,37 @@ class WebSocketConnection(SocketState):
             try:
                 value = decode_json(text)
             except InvalidMessage as error:
-                await self.refuse(error)
+                self.refuse(error)
                 continue
             yield value
 
-    async def refuse(self, error: InvalidMessage, ref: str | None = None, *, is_strike: bool = True) -> None:
-        """Refuse what the client has sent; the third time that this is a strike, close."""
-        self._strikes += is_strike
-        error_id = uuid.uuid4().hex
-        _log.warning("connection %s sent a message that was refused: %s (error %s)", self.id, error, error_id)
-        await self.tell_error(error.code, error_id, ref)
-        if self._strikes >= _STRIKES:
-            await self.close(CloseCode.BAD_REQUEST, f"{error.code}: {_STRIKES} messages were refused")
+    def refuse(self, error: BaseException, ref: str | None = None, *, is_strike: bool = True) -> None:
+        """Tell the client that something it sent was not handled: the code, and an id which the log has as well.
 
-    async def tell_error(self, code: str, error_id: str, ref: str | None = None) -> None:
-        """Tell a client that understands it, or has given a ``ref`` and so waits for it, what was not handled.
+        A client is told that understands it, or has given a ``ref`` and so waits for it. One that goes on and on is
+        closed with the error's close code: see ``max_denials`` and its like in the settings. Who cannot authenticate
+        is, at once.
 
-        Raises:
-            ConnectionClosed: the socket is gone.
+        Args:
+            error: what a `JararacaError` is for clients stands on its class; anything else is a failure of ours.
+            ref: of what was sent.
+            is_strike: whether it counts.
         """
+        error_id = uuid.uuid4().hex
+        told = refusal_of(error)
+        if told is None:
+            _log.error("connection %s: a message was not handled (error %s)", self.id, error_id, exc_info=error)
+        else:
+            _log.warning("connection %s: a message was refused: %s (error %s)", self.id, one_line(error), error_id)
         if ref is not None or self.understands_control:
-            await self.put(encode_error(code, error_id, ref))
+            # Not `put`: a client that does not read what it is told is a slow consumer.
+            self.enqueue(encode_error(told, error_id, ref))
+        if told is None or not is_strike:
+            return
+        if self._refusals is None:
+            self._refusals = Refusals(self.settings)
+        if self._refusals.is_one_too_many(told):
+            self.begin_close(told.close_code, told.code)
 
     # --- for the manager ----------------------------------------------------------------------------------------------
 

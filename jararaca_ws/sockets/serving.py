@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jararaca_ws.errors import BadName, ConnectionClosed, IllegalTransition, PermissionDenied, Unavailable
+from jararaca_ws.answering import headers_of
+from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
-from jararaca_ws.sockets.socket_state import ConnectionState, check_close
+from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.sockets.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
+from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode
 
@@ -28,12 +30,18 @@ _log = logging.getLogger("jararaca_ws")
 
 
 class _End(NamedTuple):
-    """How a socket ends: the close code and reason, and the HTTP status and headers where it was never accepted."""
+    """How a socket ends: the close code and reason, and the HTTP answer where it was never accepted.
+
+    Attributes:
+        by_http: such an answer is all that there is to say, where the server can give one: what comes back must be
+            another request. A browser's script learns nothing from it.
+    """
 
     code: int
     reason: str = ""
     status: int = 403
     headers: Mapping[str, str] = {}
+    by_http: bool = False
 
 
 class ServedWebSocket:
@@ -97,10 +105,9 @@ class ServedWebSocket:
     async def run(self, handler: Callable[[], Awaitable[None]]) -> None:
         """Serve the socket while the handler runs, and close it afterwards: 1000, or 1011 when the handler raised.
 
-        Errors with codes of their own: `BadName` 4501, the client asked for a room that is none; `PermissionDenied`
-        4507, for one that it may not join; `Unavailable` 1013, it may try again; starlette's
-        ``WebSocketException`` its own. The handler runs in the calling task. Whatever happens, on return
-        the connection is CLOSED and the pump, and the writer's task where it has one, have ended.
+        A `JararacaError` has a close code of its own, as starlette's ``WebSocketException`` has. The handler runs in
+        the calling task. Whatever happens, on return the connection is CLOSED and the pump, and the writer's task
+        where it has one, have ended.
         """
         self._connect = await self._receive()
         connection = self.connection
@@ -228,7 +235,7 @@ class ServedWebSocket:
         if connection.close_code != end.code:  # it was closed from outside, not by the end of the handler
             end = _End(connection.close_code or end.code, connection.close_reason)
         try:
-            if end.code >= 4000:
+            if end.code >= 4000 and not (end.by_http and self._can_refuse_by_http):
                 # A browser learns nothing from a refused handshake, so it would try again for ever: accept it, and the
                 # writer closes it with what there is to say.
                 await self._say_accept({"type": "websocket.accept"})
@@ -239,12 +246,16 @@ class ServedWebSocket:
         connection.finish(end.code, end.reason)
 
     async def _refuse(self, end: _End) -> None:
-        if end.status != 403 and "websocket.http.response" in self._scope.get("extensions", {}):
+        if (end.status != 403 or end.headers) and self._can_refuse_by_http:
             headers = [(name.lower().encode(), value.encode()) for name, value in end.headers.items()]
             await self._send({"type": "websocket.http.response.start", "status": end.status, "headers": headers})
             await self._send({"type": "websocket.http.response.body", "body": b""})
         else:
             await self._send({"type": "websocket.close", "code": end.code, "reason": ""})
+
+    @property
+    def _can_refuse_by_http(self) -> bool:
+        return "websocket.http.response" in self._scope.get("extensions", {})
 
     # --- the handler --------------------------------------------------------------------------------------------------
 
@@ -274,16 +285,11 @@ class ServedWebSocket:
         connection_id = self.connection.id
         if is_own_end(error, self.connection):
             return _End(CloseCode.NORMAL)
-        if isinstance(error, BadName):
-            # As good as always a path parameter that the client wrote: its mistake, not the handler's.
-            _log.warning("connection %s is refused: %s", connection_id, error)
-            return _End(CloseCode.BAD_REQUEST, f"not {error.kind}: {error.problem}")
-        if isinstance(error, PermissionDenied):
-            _log.warning("connection %s is refused: %s", connection_id, error)
-            return _End(CloseCode.PERMISSION_DENIED, "permission denied")
-        if isinstance(error, Unavailable):
-            _log.warning("connection %s cannot be served: %s", connection_id, error)
-            return _End(CloseCode.TRY_AGAIN_LATER, "try again later", 503)
+        if isinstance(error, JararacaError) and not error.is_internal:
+            error_id = uuid.uuid4().hex
+            _log.warning("connection %s is refused: %s (error %s)", connection_id, one_line(error), error_id)
+            by_http = error.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RATE_LIMIT)
+            return _End(error.close_code, _cut(error.detail), error.status, headers_of(error), by_http=by_http)
         if isinstance(error, WebSocketException):
             try:
                 check_close(error.code, error.reason)
@@ -314,6 +320,11 @@ def _say_that_frames_leave_one_by_one() -> None:
         "this ASGI server offers no writing of frames: they leave one by one, through its send; "
         "`jararaca-ws serve`, or uvicorn with --ws jararaca_ws.server:WebSocketProtocol, is faster"
     )
+
+
+def _cut(reason: str) -> str:
+    """What fits into a close frame."""
+    return reason.encode()[:123].decode(errors="ignore")
 
 
 def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:

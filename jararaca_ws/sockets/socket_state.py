@@ -17,7 +17,7 @@ from jararaca_ws.sockets.waiting import Flag
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode, Dropped, Shutdown, encode
 
-__all__ = ["ConnectionState", "SocketState", "check_close"]
+__all__ = ["ConnectionState", "SocketState"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -235,16 +235,3 @@ def _nobody_serves_yet() -> None:
 
 def _nobody_writes_yet(error: Exception) -> None:
     """Nothing is written directly before there is a writer."""
-
-
-def check_close(code: int, reason: str) -> None:
-    """Whether RFC 6455 allows a close frame with these.
-
-    Raises:
-        ValueError: it does not.
-    """
-    sendable = code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code <= 4999
-    if not sendable:
-        raise ValueError(f"{code} is not a close code that may be sent: use 1000, or 4000 to 4999 for your own")
-    if len(reason.encode()) > 123:
-        raise ValueError("a close reason has at most 123 bytes of UTF-8")

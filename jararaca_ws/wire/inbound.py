@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, Union
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from jararaca_ws.errors import InvalidMessage, MessageNotEncodable, quoted
+from jararaca_ws.errors import InvalidMessage, MessageNotEncodable, UnknownMessage, quoted
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import encode, encode_fields, problem_of, refuse_words
@@ -93,7 +93,7 @@ class NoMessages:
     """Where nothing is handled."""
 
     def decode(self, raw: str | bytes) -> Inbound:
-        raise InvalidMessage("unknown_type", "nothing is handled here")
+        raise UnknownMessage("nothing is handled here")
 
     def ref_of(self, raw: str | bytes) -> str | None:
         return None
@@ -145,17 +145,17 @@ def _validated(adapter: TypeAdapter[Any], raw: str | bytes, discriminator: str |
         refuse_words(raw)
         return adapter.validate_json(raw)
     except ValidationError as error:
-        raise InvalidMessage(_code_of(error, discriminator), problem_of(error)) from error
+        raise _refusal(error, discriminator) from error
     except ValueError as error:
-        raise InvalidMessage("bad_request", "not JSON: NaN or infinity") from error
+        raise InvalidMessage("not JSON: NaN or infinity") from error
 
 
-def _code_of(error: ValidationError, discriminator: str | None) -> str:
+def _refusal(error: ValidationError, discriminator: str | None) -> InvalidMessage:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     # The second where there is one class, and so no union.
     is_unknown = first["type"] == "union_tag_invalid" and not first["loc"]
     is_unknown = is_unknown or (first["type"] == "literal_error" and first["loc"] == (discriminator,))
-    return "unknown_type" if is_unknown else "bad_request"
+    return (UnknownMessage if is_unknown else InvalidMessage)(problem_of(error))
 
 
 def _json(value: Any) -> bytes:

@@ -8,20 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
-from enum import Enum, IntEnum
+from enum import Enum
 from functools import lru_cache
-from math import isfinite
+from math import ceil, isfinite
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_serializer
 from pydantic_core import from_json, to_json
 
 from jararaca_ws.backends.base import StreamPosition
 from jararaca_ws.delivery import policy_of
-from jararaca_ws.errors import InvalidMessage, MessageIdUnset, MessageNotEncodable, quoted
+from jararaca_ws.errors import (
+    InvalidMessage,
+    JararacaError,
+    MessageIdUnset,
+    MessageNotEncodable,
+    UnknownMessage,
+    quoted,
+)
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase, message_class
+from jararaca_ws.wire.close_codes import CloseCode
 from jararaca_ws.wire.frames import Frame
 
 __all__ = [
@@ -52,30 +60,6 @@ SUBPROTOCOL = "jararaca.v1"
 """A client that offers this subprotocol also understands control messages."""
 
 _CONTROL = b'{"MESSAGE_ID":"jararaca.'
-
-
-class CloseCode(IntEnum):
-    """Why a socket is closed.
-
-    4000-4499: come back, with backoff. 4500-4999: do not come back. Below 4000: as RFC 6455 has it. The private
-    codes are those of Centrifugo plus 1000.
-    """
-
-    NORMAL = 1000
-    UNSUPPORTED_DATA = 1003
-    INVALID_DATA = 1007
-    POLICY_VIOLATION = 1008
-    TOO_BIG = 1009
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-    SHUTDOWN = 4001
-    SLOW_CONSUMER = 4008
-    INSUFFICIENT_STATE = 4010
-    TOO_MANY_REQUESTS = 4013
-    BAD_REQUEST = 4501
-    DISCONNECTED = 4503
-    PERMISSION_DENIED = 4507
 
 
 class Gap(WebSocketMessageBase):
@@ -143,12 +127,19 @@ class ErrorMessage(WebSocketMessageBase):
     Attributes:
         code: stable, for programs.
         id: finds the matching line of the server's log.
+        retry_after_ms: when the same may succeed; left out where that is not known.
     """
 
     MESSAGE_ID: ClassVar[str] = "jararaca.error"
 
     code: str
     id: str
+    retry_after_ms: int | None = None
+
+    @model_serializer
+    def _without_what_is_not_known(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"code": self.code, "id": self.id}
+        return known if self.retry_after_ms is None else {**known, "retry_after_ms": self.retry_after_ms}
 
 
 # --- envelopes --------------------------------------------------------------------------------------------------------
@@ -182,9 +173,12 @@ def encode(message: WebSocketMessageBase) -> Frame:
     return Frame(_head(cls.MESSAGE_ID) + body + b"}", drop_oldest=drop_oldest, key=key)
 
 
-def encode_error(code: str, error_id: str, ref: str | None) -> Frame:
-    """An `ErrorMessage`, with the ref of the message that it is about."""
-    message = ErrorMessage(code=code, id=error_id)
+def encode_error(error: JararacaError | None, error_id: str, ref: str | None) -> Frame:
+    """An `ErrorMessage`, with the ref of the message that it is about; of a failure of ours where there is no error."""
+    told = error or JararacaError()
+    after = told.retry_after
+    milliseconds = None if after is None else max(0, ceil(after.total_seconds() * 1000))
+    message = ErrorMessage(code=told.code, id=error_id, retry_after_ms=milliseconds)
     if ref is None:
         return encode(message)
     return Frame(b'{"MESSAGE_ID":"jararaca.error","ref":%b,"message":%b}' % (to_json(ref), encode_fields(message)))
@@ -270,22 +264,23 @@ def decode(raw: str | bytes) -> WebSocketMessageBase:
     """Decode what a client sent. Control messages (``jararaca.``) are not taken from a client here.
 
     Raises:
-        InvalidMessage: with code ``bad_request`` (not an envelope, or its fields do not fit) or ``unknown_type``.
+        InvalidMessage: it is no envelope, or its fields do not fit.
+        UnknownMessage: no message class has this ``MESSAGE_ID``.
     """
     try:
         refuse_words(raw)
         message_id = _head_adapter.validate_json(raw).MESSAGE_ID
     except ValidationError as error:
-        raise InvalidMessage("bad_request", problem_of(error)) from None
+        raise InvalidMessage(problem_of(error)) from None
     except ValueError:
-        raise InvalidMessage("bad_request", "not JSON: NaN or infinity") from None
+        raise InvalidMessage("not JSON: NaN or infinity") from None
     cls = None if message_id.startswith("jararaca.") else message_class(message_id)
     if cls is None:
-        raise InvalidMessage("unknown_type", f"no message class has the MESSAGE_ID {quoted(message_id)}")
+        raise UnknownMessage(f"no message class has the MESSAGE_ID {quoted(message_id)}")
     try:
         message: WebSocketMessageBase = _envelope(cls).validate_json(raw).message
     except ValidationError as error:
-        raise InvalidMessage("bad_request", f"{quoted(message_id)}: {problem_of(error)}") from None
+        raise InvalidMessage(f"{quoted(message_id)}: {problem_of(error)}") from None
     return message
 
 
@@ -293,12 +288,12 @@ def decode_json(raw: str) -> Any:
     """Parse what a client sent, whatever it is.
 
     Raises:
-        InvalidMessage: with code ``bad_request``: it is no JSON.
+        InvalidMessage: it is no JSON.
     """
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError:  # its text may hold the input
-        raise InvalidMessage("bad_request", "not JSON") from None
+        raise InvalidMessage("not JSON") from None
 
 
 def refuse_words(raw: str | bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import to_json
 
-from jararaca_ws.errors import CallFailed, InvalidMessage
+from jararaca_ws.errors import CallFailed
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import problem_of, refuse_words
 
@@ -65,8 +65,7 @@ def decode_reply(raw: str, envelope: TypeAdapter[Any]) -> Any:
     """What a client replied.
 
     Raises:
-        CallFailed: it answered with an error.
-        InvalidMessage: with something else than it was asked for.
+        CallFailed: it answered with an error, or with something else than it was asked for.
     """
     try:
         refuse_words(raw)
@@ -78,5 +77,5 @@ def decode_reply(raw: str, envelope: TypeAdapter[Any]) -> Any:
     try:
         code = _error.validate_json(raw).message.code
     except ValidationError:
-        raise InvalidMessage("bad_reply", problem) from None
+        raise CallFailed("bad_reply", problem) from None
     raise CallFailed(code, "the client answered with an error")

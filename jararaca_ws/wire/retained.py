@@ -127,7 +127,7 @@ def decode_positions(raw: str) -> dict[str, StreamPosition] | None:
     try:
         rooms = _recover.validate_json(raw).message.rooms
     except ValidationError as error:
-        raise InvalidMessage("bad_request", f"jararaca.recover: {error.errors()[0]['type']}") from None
+        raise InvalidMessage(f"jararaca.recover: {error.errors()[0]['type']}") from None
     return {room: StreamPosition(position.epoch, position.offset) for room, position in rooms.items()}
 
 

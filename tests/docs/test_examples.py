@@ -69,6 +69,19 @@ async def test_health(load: Load):
             assert (await http.get("/health/live")).status_code == 200
 
 
+async def test_own_errors(load: Load):
+    async with (
+        running(load("own_errors").app) as (app, _),
+        connect(app, "/auction/ws", subprotocols=["jararaca.v1"]) as ana,
+    ):
+        told = []
+        for amount in (1001, 1):
+            await ana.send_text(json.dumps({"MESSAGE_ID": "auction.bid", "message": {"amount": amount}}))
+            told.append((await ana.receive_json())["message"])
+        assert [one["code"] for one in told] == ["auction_over", "too_fast"]
+        assert [one.get("retry_after_ms") for one in told] == [None, 2000]
+
+
 async def test_fastapi_host(load: Load):
     async with running(load("fastapi_host").app) as (app, http):
         assert (await http.get("/health/ready")).status_code == 200

@@ -140,7 +140,7 @@ async def test_what_is_no_reply_is_an_error(answer: Callable[[str], str], code: 
         socket.server.text(answer((await asked(socket))[0]["ref"]))
         await until(lambda: caller.results)
         assert isinstance(caller.results[0], CallFailed)
-        assert caller.results[0].code == code
+        assert caller.results[0].reason == code
         assert "perhaps" not in str(caller.results[0])
         assert socket.connection.alive
 
@@ -197,7 +197,7 @@ async def test_the_end_of_the_socket_ends_the_call(end: str):
             socket.connection.begin_close(4503, "bye")
         await socket.ended()
         assert isinstance(caller.results[0], ConnectionClosed)
-        assert caller.results[0].code == (1001 if end == "client" else 4503)
+        assert caller.results[0].closed_with == (1001 if end == "client" else 4503)
         assert left_behind(socket.connection) == 0
         with pytest.raises(ConnectionClosed):
             await socket.connection.call(Confirm())

@@ -347,7 +347,8 @@ async def test_who_may_not_is_closed_with_4507_and_has_joined_nothing(through: s
 async def test_http_answers_403():
     async with running(Orders) as app:
         answer = await app.http.post("/orders/denied/now")
-        assert (answer.status_code, answer.json()) == (403, {"detail": "permission denied"})
+        told = answer.json()
+        assert (answer.status_code, told["detail"], told["code"]) == (403, "permission denied", "permission_denied")
 
 
 async def test_the_wrong_message_fails_the_request_where_it_is_sent():

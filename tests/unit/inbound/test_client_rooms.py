@@ -119,7 +119,7 @@ async def refused(socket: InLoopWebSocket, kind: str, message: Any) -> str:
     """The code with which it is refused."""
     answer = await ask(socket, kind, message)
     assert (answer["MESSAGE_ID"], answer["ref"]) == ("jararaca.error", "r")
-    assert set(answer["message"]) == {"code", "id"}
+    assert set(answer["message"]) - {"retry_after_ms"} == {"code", "id"}
     return str(answer["message"]["code"])
 
 
@@ -260,7 +260,7 @@ async def test_a_judge_that_fails_lets_nobody_in_and_the_next_request_is_handled
         assert (in_room(app, "chat-7"), in_room(app, f"chat-{number}")) == (0, 0)
         await ask(socket, "join", {"rooms": ["chat-7"]})
         assert in_room(app, "chat-7") == 1
-    assert "asked for rooms" in caplog.text
+    assert ": a message was " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ async def test_a_judge_that_hangs_delays_nothing_but_requests_and_ends_with_its_
             for number in range(17):  # sixteen wait
                 await socket.send_text(join % number)
             answer = await socket.receive_json()
-            assert (answer["ref"], answer["message"]["code"]) == ("16", "too_many_requests")
+            assert (answer["ref"], answer["message"]["code"]) == ("16", "rate_limited")
             await socket.send_text(json.dumps({"MESSAGE_ID": Foreign.MESSAGE_ID, "message": {}}))
             assert (await socket.receive_json())["MESSAGE_ID"] == Foreign.MESSAGE_ID
         assert Hangs.ended.is_set()

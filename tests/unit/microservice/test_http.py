@@ -351,7 +351,13 @@ class TestUnitOfWork:
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
         # The reason may name a host: it goes to the log, not to the client.
-        assert response.json() == {"detail": "the WebSocket backend is unavailable: try again"}
+        told = response.json()
+        assert told == {
+            "detail": "the WebSocket backend is unavailable: try again",
+            "code": "unavailable",
+            "id": told["id"],
+        }
+        assert f"no confirmation (error {told['id']})" in caplog.text
         assert "no confirmation" in caplog.text
 
     async def test_a_bad_room_is_the_mistake_of_the_client(self) -> None:
@@ -361,7 +367,8 @@ class TestUnitOfWork:
 
         response = await answer_to(server_of(Failing, interceptors=[Around(joining)]), "GET", "/x/ok")
         assert response.status_code == 400
-        assert response.json() == {"detail": "this is not a room: it has a control character"}
+        assert response.json()["detail"] == "not a room: it has a control character"
+        assert response.json()["code"] == "bad_room"
 
     async def test_the_answer_to_unavailable_can_be_overridden(self) -> None:
         async def own(_: Request, __: Exception) -> Response:

@@ -333,7 +333,13 @@ class TestPublications:
 
 def test_close_codes_say_whether_to_come_back():
     private = [code for code in CloseCode if code >= 4000]
-    back = {CloseCode.SHUTDOWN, CloseCode.SLOW_CONSUMER, CloseCode.INSUFFICIENT_STATE, CloseCode.TOO_MANY_REQUESTS}
+    back = {
+        CloseCode.SHUTDOWN,
+        CloseCode.TOKEN_EXPIRED,
+        CloseCode.SLOW_CONSUMER,
+        CloseCode.INSUFFICIENT_STATE,
+        CloseCode.TOO_MANY_REQUESTS,
+    }
     assert {code for code in private if code < 4500} == back
     assert all(code < 5000 for code in private)
 
