@@ -24,7 +24,7 @@ from benchmarks.systems import ROOT, SYSTEMS, System, Unavailable
 from benchmarks.workloads import WORKLOADS, Workload
 from tests.servers import RedisServer, ServerUnavailable
 
-_QUICK_SYSTEMS = ("ours", "ours-redis", "starlette")
+_QUICK_SYSTEMS = ("ours", "ours-redis", "ours-uvicorn", "starlette")
 
 
 def main() -> int:

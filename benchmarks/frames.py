@@ -89,5 +89,7 @@ def _alike(chunk: bytes, position: int, end: int, header_size: int, size: int) -
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
-    """A short client frame; its mask is zero, which leaves the payload as it is."""
-    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+    """A client frame of up to 65,535 bytes; its mask is zero, which leaves the payload as it is."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2)
+    return bytes([0x80 | opcode]) + length + bytes(4) + payload

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.frames import masked
 from benchmarks.load import Failed, Job, Load
 
 __all__ = ["run"]
@@ -98,6 +100,19 @@ def _rooms(load: Load, results: list[dict[str, Any]]) -> None:
         load.disconnect(others)
 
 
+def _inbound(load: Load, results: list[dict[str, Any]]) -> None:
+    """Each client sends one message, and waits for the reply."""
+    clients = load.connect(["bench"] * load.job.connections)
+    message = {"MESSAGE_ID": "bench", "message": {"text": "x" * load.job.size}, "ref": "1"}
+    frame = masked(1, json.dumps(message, separators=(",", ":")).encode())
+
+    def send() -> None:
+        for client in clients:
+            client.socket.send(frame)
+
+    results.append(load.rounds(len(clients), 1, send))
+
+
 def _sends(load: Load, senders: int, each: int, members: int) -> dict[str, float]:
     expected = senders * each * members
     before = load.ask(do="cpu")
@@ -145,4 +160,5 @@ _KINDS: dict[str, Callable[[Load, list[dict[str, Any]]], None]] = {
     "publish": _publish,
     "rooms": _rooms,
     "idle": _idle,
+    "inbound": _inbound,
 }

@@ -14,8 +14,9 @@ import statistics
 import sys
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks.frames import CLOSE, PING, FrameCounter, masked
@@ -228,12 +229,16 @@ class Load:
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
-    def rounds(self, members: int, burst: int) -> dict[str, Any]:
-        """As many rounds as fit into the time, in segments; the CPU figure is the median of the segments."""
+    def rounds(self, members: int, burst: int, begin: Callable[[], None] | None = None) -> dict[str, Any]:
+        """As many rounds as fit into the time, in segments; the CPU figure is the median of the segments.
+
+        A round begins with the order to send, or else with ``begin``.
+        """
         job = self.job
         per_round = members * burst
         command = {"do": "round", "room": "bench", "rooms": job.rooms, "burst": burst, "size": job.size}
-        self._warm_up(command, per_round)
+        begin = begin or partial(self.tell, **command)
+        self._warm_up(begin, per_round)
         self.latencies = array("d")
         cpu_us: list[float] = []
         rounds = received = expected = 0
@@ -247,7 +252,7 @@ class Load:
             started, load_cpu, in_segment = time.perf_counter(), time.process_time(), 0
             deadline = started + job.seconds / _SEGMENTS
             while in_segment == 0 or (time.perf_counter() < deadline and rounds < job.max_rounds):
-                self.tell(**command)
+                begin()
                 got = self.collect(per_round, job.patience_s, time.perf_counter())
                 rounds, in_segment, received, expected = (
                     rounds + 1,
@@ -276,10 +281,10 @@ class Load:
             "load_cpu_share": load_cpu_s / wall_s,
         }
 
-    def _warm_up(self, command: dict[str, Any], per_round: int) -> None:
+    def _warm_up(self, begin: Callable[[], None], per_round: int) -> None:
         started = time.perf_counter()
         for _ in range(_WARM_UP_ROUNDS):
-            self.tell(**command)
+            begin()
             got = self.collect(per_round, self.job.patience_s)
             if got < per_round:
                 raise Failed(_shortfall(0, got, per_round, self.job.patience_s, self.closed))

@@ -109,6 +109,7 @@ _COLUMNS: dict[str, list[Column]] = {
         ("sends/s", _number("sends_s", 0)),
     ],
     "rooms": _CPU,
+    "inbound": [*_CPU, ("messages/s", _number("deliveries_s", 0)), *_LATENCY],
     "idle": [
         ("connections", _number("connections", 0)),
         ("kB", _number("memory_kb", 1)),

@@ -36,6 +36,7 @@ class System:
         only: the workloads that it is for; empty: all.
         own_rooms: whether its rooms are a dict of the benchmark's, not its own.
         path, after_upgrade: see load.Job.
+        uvicorn: whether it is ours and runs under plain uvicorn.
     """
 
     name: str
@@ -52,6 +53,7 @@ class System:
     too_slow_for: tuple[tuple[str, str], ...] = ()
     path: str = "/ws?room={room}"
     after_upgrade: str = ""
+    uvicorn: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -100,6 +102,9 @@ class System:
     def command(self, port: int) -> list[str]:
         if self.is_node:
             return ["node", "--expose-gc", str(ROOT / "benchmarks" / "servers" / self.server)]
+        if self.uvicorn:
+            where = ("--app-dir", str(ROOT), "--port", str(port), "--log-level", "warning", *self.options)
+            return [sys.executable, "-m", "uvicorn", *where, "--factory", "benchmarks.servers.ours:http_server"]
         if self.is_ours:
             target = ("--app-dir", str(ROOT), "benchmarks.servers.ours:app")
             command = str(Path(sys.executable).with_name("jararaca-ws"))
@@ -193,6 +198,14 @@ SYSTEMS = [
         title="jararaca_ws, memory, --ws-per-message-deflate",
         options=("--ws-per-message-deflate",),
         only=("deflate",),
+    ),
+    replace(
+        _OURS,
+        name="ours-uvicorn",
+        title="jararaca_ws, memory, under plain uvicorn",
+        options=("--ws", "websockets-sansio"),
+        only=("inbound",),
+        uvicorn=True,
     ),
     System(
         name="starlette",

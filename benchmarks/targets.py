@@ -105,6 +105,9 @@ def _targets() -> list[tuple[str, float, bool, str, Callable[[Figures], float]]]
         ratio: float = ours / theirs
         return ratio
 
+    def inbound(figures: Figures, system: str) -> float:
+        return figures.cpu(system, "inbound") / figures.cpu("starlette", "inbound")
+
     return [
         (
             "One message per tick, 500 connections, plain: CPU against picows, the floor",
@@ -172,4 +175,6 @@ def _targets() -> list[tuple[str, float, bool, str, Callable[[Figures], float]]]
         ("... memory that 2,500 more left behind, per connection", 1, False, " kB", lost),
         ("Rooms: CPU of a send beside 100,000 other rooms against 10", 1.3, False, "x", lambda f: rooms(f, "ours")),
         ("... through Redis", 1.3, False, "x", lambda f: rooms(f, "ours-redis")),
+        ("A message that a client sends: CPU against a bare echo", 2, False, "x", lambda f: inbound(f, "ours")),
+        ("... under plain uvicorn", 2, False, "x", lambda f: inbound(f, "ours-uvicorn")),
     ]

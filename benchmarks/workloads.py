@@ -30,6 +30,7 @@ class Workload:
         absent: why a system cannot do it; None where it can.
         peers: with which of its backends a peer is measured that has one of memory and one of Redis.
         through_redis: only systems whose messages go through Redis.
+        systems: only these; empty: all.
         less, less_for: fields of load.Job that are different for these systems, on which no target depends: what they
             cost shows with less work.
     """
@@ -43,12 +44,15 @@ class Workload:
     absent: Callable[[System], str | None] = _everybody
     peers: Literal["memory", "redis", "both"] = "both"
     through_redis: bool = False
+    systems: tuple[str, ...] = ()
     less: dict[str, Any] = field(default_factory=dict)
     less_for: tuple[str, ...] = ()
 
     def includes(self, system: System) -> bool:
         """Whether it has a line in the table, be it a dash."""
         if system.only and self.name not in system.only:
+            return False
+        if self.systems and system.name not in self.systems:
             return False
         if self.through_redis:
             return system.redis
@@ -168,5 +172,15 @@ WORKLOADS = [
         less_for=("jararaca", "litestar", "socketio"),
         absent=_with_rooms,
         peers="memory",
+    ),
+    Workload(
+        name="inbound",
+        title="What clients send, 50 connections, one message each at a time",
+        about="All send when all have their replies. Ours validates each message, calls its handler in a unit of work "
+        "of its own, and replies; the bare starlette endpoint sends the text back as it came, without parsing it.",
+        kind="inbound",
+        job={"connections": 50, "seconds": 1.0, "path": "/inbound?room={room}"},
+        quick={"connections": 5, "seconds": 0.1, "max_rounds": 10},
+        systems=("ours", "ours-uvicorn", "starlette"),
     ),
 ]

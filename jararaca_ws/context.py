@@ -6,10 +6,10 @@ and by nothing else: concurrent requests never see each other's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from jararaca_ws.errors import NotBound
 
@@ -111,30 +111,37 @@ def use_bus() -> MessagePublisher:
         raise NotBound("message bus", _BUS_CURE) from None
 
 
-@contextmanager
-def _bound(variable: ContextVar[_T], value: _T) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+class _Bound(Generic[_T]):
+    """A variable bound in a block. Not a generator: each message of a client enters some."""
+
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[_T], value: _T) -> None:
+        self._variable = variable
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._token = self._variable.set(self._value)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._variable.reset(self._token)
 
 
 def provide_ws_manager(manager: WebSocketConnectionManager) -> AbstractContextManager[None]:
     """Bind the manager, as the `WebSocketInterceptor` does: for scripts, background tasks and tests."""
-    return _bound(_manager, manager)
+    return _Bound(_manager, manager)
 
 
 def provide_ws_message_sender(sender: WebSocketMessageSender) -> AbstractContextManager[None]:
     """Bind what `WebSocketMessage.send` hands its messages to, in place of the manager."""
-    return _bound(_sender, sender)
+    return _Bound(_sender, sender)
 
 
 def provide_bus(bus: MessagePublisher) -> AbstractContextManager[None]:
     """Bind the message bus, as the `MessageBusInterceptor` does: for scripts, background tasks and tests."""
-    return _bound(_bus, bus)
+    return _Bound(_bus, bus)
 
 
 def provide_publisher(publisher: MessagePublisher) -> AbstractContextManager[None]:
     """Bind what `Message.publish` hands its messages to, in place of the bus."""
-    return _bound(_publisher, publisher)
+    return _Bound(_publisher, publisher)

@@ -4,17 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fastapi import FastAPI
+
 from benchmarks.servers.control import REDIS_URL, Control, rooms_of
 from jararaca_ws import (
     ConnectionSettings,
     MemoryWebSocketConnectionBackend,
     Microservice,
+    Receive,
     RedisWebSocketConnectionBackend,
     RestController,
     WebSocketConnection,
     WebSocketEndpoint,
     WebSocketInterceptor,
     WebSocketMessage,
+    create_http_server,
 )
 from jararaca_ws.wire.protocol import encode
 
@@ -25,7 +29,16 @@ class Text(WebSocketMessage):
     text: str
 
 
-websockets = WebSocketInterceptor(
+class Controlled(WebSocketInterceptor):
+    """The control socket lives as long as the application. Not an interceptor of its own: it would be measured."""
+
+    @asynccontextmanager
+    async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
+        async with super().lifecycle(app, container), control.listening():
+            yield
+
+
+websockets = Controlled(
     backend=RedisWebSocketConnectionBackend(REDIS_URL) if REDIS_URL else MemoryWebSocketConnectionBackend(),
     settings=ConnectionSettings(handshake_rate=None),  # the load is one client, and comes at once
 )
@@ -52,17 +65,20 @@ class Bench:
             control.left += 1
 
 
-class Controlled:
-    """The control socket lives as long as the application."""
+@RestController()
+class Inbound:
+    @WebSocketEndpoint("/inbound")
+    async def connected(self, connection: WebSocketConnection) -> None:
+        control.joined += 1
 
-    @asynccontextmanager
-    async def intercept(self, app_context: Any) -> AsyncIterator[None]:
-        yield
-
-    @asynccontextmanager
-    async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
-        async with control.listening():
-            yield
+    @Receive(Text)
+    async def received(self, message: Text) -> Text:
+        return message
 
 
-app = Microservice(controllers=[Bench], interceptors=[websockets, Controlled()])
+app = Microservice(controllers=[Bench, Inbound], interceptors=[websockets])
+
+
+def http_server() -> FastAPI:
+    """The same under any ASGI server."""
+    return create_http_server(app)

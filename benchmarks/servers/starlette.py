@@ -34,5 +34,15 @@ async def listen(websocket: WebSocket) -> None:
     control.left += 1
 
 
+@app.websocket("/inbound")
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    control.joined += 1
+    with suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+    control.left += 1
+
+
 if __name__ == "__main__":
     serve_asgi(app, control, ws="websockets-sansio")

@@ -127,7 +127,7 @@ class Dispatch:
             return
         handler = self._handlers[type(message)]
         call = partial(handler.call, work.connection, message, work.host.build)
-        await work.run(handler.function, message, call, partial(codec.reply, ref=ref), ref)
+        await work.run(handler.function, message, call, codec.reply, ref)
 
     async def _dispatch(self, raw: str | bytes, work: MessageWork) -> None:
         assert self._dispatcher is not None

@@ -56,12 +56,22 @@ class MessageWork:
         handler: Callable[..., Any],
         message: Any,
         call: Callable[[], Awaitable[Any]],
-        encode: Callable[[Any], Frame | None],
+        encode: Callable[[Any, str | None], Frame | None],
         ref: str | None,
     ) -> None:
         """Handle a message, and answer it. Raises nothing but cancellation from outside."""
+        completed = False
         try:
-            await self._answer(await self._result(handler, message, call, encode))
+            async with self.unit_of_work(handler, message):
+                # Encoded in the unit of work: a reply that cannot be fails it. It leaves when it has succeeded.
+                reply = encode(await call(), ref)
+                completed = True
+            if not completed:
+                raise JararacaError(
+                    f"an interceptor swallowed the error of {handler.__qualname__}, so there is no reply"
+                )
+            if reply is not None:
+                await self.connection.reply(Frame(reply.data, binary=True) if self._binary else reply)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -69,23 +79,6 @@ class MessageWork:
             self._failed(error, ref)  # something that it awaited was cancelled; nobody cancelled the handler
         except Exception as error:
             self._failed(error, ref)
-
-    async def _result(
-        self,
-        handler: Callable[..., Any],
-        message: Any,
-        call: Callable[[], Awaitable[Any]],
-        encode: Callable[[Any], Frame | None],
-    ) -> Frame | None:
-        async with self.unit_of_work(handler, message):
-            # Encoded in the unit of work: a reply that cannot be fails it. It leaves when it has succeeded.
-            frame = encode(await call())
-            return frame
-        raise JararacaError(f"an interceptor swallowed the error of {handler.__qualname__}, so there is no reply")
-
-    async def _answer(self, reply: Frame | None) -> None:
-        if reply is not None:
-            await self.connection.put(Frame(reply.data, binary=True) if self._binary else reply)
 
     # --- errors -------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, TypeVar
 
 from fastapi import WebSocket, params
@@ -86,7 +87,7 @@ class InboundHandler:
         """Call it, on a new controller where it is a method; returns what it does."""
         target = self.function
         if self.controller is not None and build is not None:
-            target = target.__get__(build(self.controller))
+            target = MethodType(target, build(self.controller))
         known = dict.fromkeys(self.messages, message)
         for name in self.connections:
             known[name] = connection

@@ -29,6 +29,7 @@ __all__ = [
     "SERVED_BY",
     "TransactionData",
     "WebSocketTransactionData",
+    "is_endpoint",
 ]
 
 
@@ -84,6 +85,11 @@ class WebSocketTransactionData:
 
 
 TransactionData = HttpTransactionData | MessageBusTransactionData | WebSocketTransactionData
+
+
+def is_endpoint(data: TransactionData) -> bool:
+    """Whether it is a WebSocket endpoint, which lasts as long as a socket may, so that nothing waits for its end."""
+    return data.context_type == "websocket" and data.message is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

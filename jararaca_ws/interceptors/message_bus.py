@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from jararaca_ws.context import provide_bus, provide_publisher
+from jararaca_ws.context import MessagePublisher, provide_bus, provide_publisher
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health, ReportsHealth
-from jararaca_ws.interceptors.base import HANDLER_MARK, AppTransactionContext, Runtime
+from jararaca_ws.interceptors.base import HANDLER_MARK, AppTransactionContext, Runtime, is_endpoint
 from jararaca_ws.messagebus.attempt import Dispatcher
 from jararaca_ws.messagebus.controllers import collect_handlers
-from jararaca_ws.messagebus.publisher import MessageBus, StagedPublisher
-from jararaca_ws.staging import staged
+from jararaca_ws.messagebus.publisher import EncodedMessage, MessageBus, StagedPublisher
+from jararaca_ws.staging import Stage, Staged
 
 __all__ = ["MessageBusInterceptor"]
 
@@ -24,7 +24,8 @@ class MessageBusInterceptor:
 
     In an HTTP request and in a message handler, what is published is held until the unit of work succeeds, then
     published in order and confirmed; when the unit fails, nothing is published. A publish that fails there fails the
-    unit of work: HTTP answers 503, a message is retried. In a WebSocket handler a publish leaves at once.
+    unit of work: HTTP answers 503, a message is retried. So it is with each message that a `Receive` method handles; in
+    a WebSocket endpoint itself a publish leaves at once.
 
     Interceptors nest like ``async with``, so of two that hold something until the end, the one that is listed first
     flushes last. A database session listed after this one commits before the messages leave.
@@ -72,15 +73,11 @@ class MessageBusInterceptor:
         finally:
             await self.bus.stop_consuming(self._grace)
 
-    @asynccontextmanager
-    async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
-        with provide_bus(self.bus):
-            if app_context.transaction_data.context_type == "websocket":
-                with provide_publisher(self.bus):
-                    yield
-                return
-            async with staged(
-                self.bus.publish_all, what="a message was published", cure="use `await message.publish_now()` there"
-            ) as stage:
-                with provide_publisher(StagedPublisher(stage, self.bus.max_message_bytes)):
-                    yield
+    def intercept(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]:
+        bus = self.bus
+        stage: Stage[EncodedMessage] | None = None
+        publisher: MessagePublisher = bus
+        if not is_endpoint(app_context.transaction_data):
+            stage = Stage("a message was published", "use `await message.publish_now()` there")
+            publisher = StagedPublisher(stage, bus.max_message_bytes)
+        return Staged(stage, bus.publish_all, provide_bus(bus), provide_publisher(publisher))

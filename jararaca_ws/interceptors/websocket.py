@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
-from itertools import count
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
@@ -15,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender
+from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
@@ -23,7 +22,7 @@ from jararaca_ws.interceptors.base import (
     ENDPOINT_MARK,
     AppTransactionContext,
     Runtime,
-    TransactionData,
+    is_endpoint,
 )
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
@@ -35,7 +34,7 @@ from jararaca_ws.routing import check_paths, endpoint_route, endpoints_of
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.draining import default_drain_window, drained_on_signals
-from jararaca_ws.staging import Stage, staged
+from jararaca_ws.staging import Stage, Staged
 
 __all__ = ["WebSocketInterceptor"]
 
@@ -137,18 +136,15 @@ class WebSocketInterceptor:
         check_paths(endpoints)
         return [endpoint_route(endpoint, manager=self.manager, host=runtime) for endpoint in endpoints]
 
-    @asynccontextmanager
-    async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+    def intercept(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]:
         """Bind the manager, and stage what is sent where the unit of work can fail as a whole."""
-        with provide_ws_manager(self.manager):
-            if _is_endpoint(app_context.transaction_data):
-                yield
-                return
-            async with staged(
-                self.manager.publish, what="a message was sent", cure="use `await message.send_now(...)` there"
-            ) as stage:
-                with provide_ws_message_sender(_StagingSender(self.manager, stage, self._key(app_context))):
-                    yield
+        manager = self.manager
+        stage: Stage[Publication] | None = None
+        sender: WebSocketMessageSender = manager
+        if not is_endpoint(app_context.transaction_data):
+            stage = Stage("a message was sent", "use `await message.send_now(...)` there")
+            sender = _StagingSender(manager, stage, self._key(app_context))
+        return Staged(stage, manager.publish, provide_ws_manager(manager), provide_ws_message_sender(sender))
 
     def _key(self, app_context: AppTransactionContext) -> str | None:
         """What a redelivery of this bus message to this handler has in common with the first; None for a request."""
@@ -161,26 +157,22 @@ class WebSocketInterceptor:
         return blake2b(f"{data.message_id}:{where}".encode(), digest_size=16).hexdigest()
 
 
-def _is_endpoint(data: TransactionData) -> bool:
-    """Whether it lasts as long as a socket may, so that nothing can wait for its end."""
-    return data.context_type == "websocket" and data.message is None
-
-
 class _StagingSender:
     """Checks and encodes at once, so that a bad send fails where it is written; holds the rest back."""
 
-    __slots__ = ("_count", "_key", "_manager", "_stage")
+    __slots__ = ("_key", "_manager", "_sent", "_stage")
 
     def __init__(self, manager: WebSocketConnectionManager, stage: Stage[Publication], key: str | None) -> None:
         self._manager = manager
         self._stage = stage
         # None where nobody comes again with the same.
         self._key = key
-        self._count = count()
+        self._sent = 0
 
     async def send(
         self, rooms: Sequence[str], message: WebSocketMessageBase, *, exclude: WebSocketConnection | str | None = None
     ) -> None:
-        own_id = None if self._key is None else f"{self._key}:{next(self._count)}"
+        own_id = None if self._key is None else f"{self._key}:{self._sent}"
+        self._sent += 1
         publication = self._manager.prepare(rooms, message, id=own_id, exclude=exclude)
         self._stage.add(publication, len(publication.payload))

@@ -81,7 +81,10 @@ class MicroserviceRuntime:
                 "enter its lifespan first (in a test: app.router.lifespan_context(app))",
             )
         self.container.new_unit_of_work()
-        return _Nested(self._interceptors, app_context) if self._interceptors else nullcontext()
+        interceptors = self._interceptors
+        if len(interceptors) == 1:
+            return interceptors[0].intercept(app_context)
+        return _Nested(interceptors, app_context) if interceptors else nullcontext()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

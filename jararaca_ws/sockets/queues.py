@@ -119,6 +119,18 @@ class OutboundQueue:
             self.clear()
         return batch
 
+    def pop(self) -> Frame | None:
+        """Take the first frame; None where there is none."""
+        while self._frames:
+            frame = self._frames.popleft()
+            if not self._is_stale(frame):
+                if self._frames:
+                    self.wake()
+                else:
+                    self.clear()
+                return frame
+        return None
+
     def discard(self, is_unwanted: Callable[[Frame], bool]) -> None:
         """Drop those frames, which have no key, from anywhere in the queue."""
         unwanted = [frame for frame in self._frames or () if is_unwanted(frame)]
@@ -182,10 +194,24 @@ class InboundQueue:
         self._arrived = Waiters()
         self._space = Waiters()
 
+    def offer(self, message: MutableMapping[str, Any]) -> bool:
+        """Queue a message; False, and nothing queued, when there is no space."""
+        size = _size(message)
+        messages = self._messages
+        if messages is None:
+            self._messages = deque((message,))
+        elif self._is_full(size):
+            return False
+        else:
+            messages.append(message)
+        self.size += size
+        self._arrived.wake()
+        return True
+
     async def put(self, message: MutableMapping[str, Any]) -> None:
         """Queue a message; waits for space where somebody reads."""
         size = _size(message)
-        while self._is_full(size):
+        while not self.offer(message):
             if not self._gave_up and not self.is_read:
                 self._gave_up = not await self._space_came(self._patience_s)
             elif self.is_read:
@@ -193,15 +219,9 @@ class InboundQueue:
             if self._gave_up and not self.is_read and self._is_full(size):
                 self._take()
                 self.discarded += 1
-        if self._messages is None:
-            self._messages = deque()
-        self._messages.append(message)
-        self.size += size
-        self._arrived.wake()
 
-    def _take(self) -> MutableMapping[str, Any] | None:
-        if self._messages is None:
-            return None
+    def _take(self) -> MutableMapping[str, Any]:
+        assert self._messages is not None
         message = self._messages.popleft()
         self.size -= _size(message)
         if not self._messages:
@@ -225,10 +245,11 @@ class InboundQueue:
     async def get(self) -> MutableMapping[str, Any]:
         """The next message. Cancellation loses nothing."""
         self.is_read = True
-        while (message := self._take()) is None:
+        while self._messages is None:
             if self._last is not None:
                 return self._last
             await self._arrived.wait()
+        message = self._take()
         self._space.wake()
         return message
 

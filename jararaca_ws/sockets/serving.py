@@ -141,6 +141,8 @@ class ServedWebSocket:
                 takes_request = self.connection.takes_request
                 if takes_request is not None and takes_request(message):
                     continue
+                if inbound.offer(message):
+                    continue
                 discarded = inbound.discarded
                 await inbound.put(message)
                 if inbound.discarded > discarded == 0:

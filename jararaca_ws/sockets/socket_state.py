@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum
 from typing import Any
 
@@ -64,6 +64,7 @@ class SocketState:
         "subprotocol",
         "wake",
         "window_bits",
+        "write_now",
     )
 
     def __init__(self, settings: ConnectionSettings | None, flusher: TickFlusher | None) -> None:
@@ -93,6 +94,8 @@ class SocketState:
         self.on_closing: Callable[[], None] = _nobody_serves_yet
         #: Called when writing has raised.
         self.on_failed: Callable[[Exception], None] = _nobody_writes_yet
+        #: Writes a frame in the calling task; None where frames are written at the end of the tick, or nobody writes.
+        self.write_now: Callable[[Frame], Awaitable[bool]] | None = None
         self._evicted_told = 0
         # Whether we began to close, as opposed to the client: then what it still sends is not handled any more.
         self._closing = False
@@ -157,6 +160,15 @@ class SocketState:
                 return
             await self.outbound.wait_for_space()
         raise self.end()
+
+    async def reply(self, frame: Frame) -> None:
+        """`put`, for whoever may as well wait until the client takes it: where nothing is queued, no task is woken.
+
+        Raises:
+            ConnectionClosed: before it was queued.
+        """
+        if self.write_now is None or not await self.write_now(frame):
+            await self.put(frame)
 
     def tell_evicted(self) -> None:
         """Queue word of the frames that were dropped since the last time, for a client that understands it."""

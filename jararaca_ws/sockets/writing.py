@@ -17,6 +17,9 @@ from starlette.types import Send
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TURN_BYTES
 from jararaca_ws.sockets.socket_state import ConnectionState
+from jararaca_ws.sockets.time_limit import TimeLimit
+from jararaca_ws.sockets.waiting import Flag
+from jararaca_ws.wire.frames import Frame
 
 __all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "Writer"]
 
@@ -191,22 +194,40 @@ class DirectWriter:
 class TaskWriter:
     """Writes through the ASGI ``send``, which waits while the transport is full."""
 
+    __slots__ = ("_awake", "_connection", "_limit", "_send", "_writing")
+
     def __init__(self, connection: WebSocketConnection, send: Send) -> None:
         self._connection = connection
         self._send = send
-        self._awake = asyncio.Event()
-        # None while nothing is being written: the deadline of what is.
-        self._deadline: asyncio.Timeout | None = None
+        self._awake = Flag()
+        self._limit = TimeLimit()
+        # Whether somebody is in the middle of a send; whoever it is wakes the task afterwards.
+        self._writing = False
+        connection.write_now = self.write_now
 
     def wake(self) -> None:
         self._awake.set()
-        if self._connection.overflowed and self._deadline is not None and not self._deadline.expired():
+        if self._connection.overflowed and self._limit.running:
             # It is stuck in a send that may never end.
-            timeout_s = self._connection.settings.close_timeout.total_seconds()
-            self._deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
+            self._limit.end_in(self._connection.settings.close_timeout.total_seconds())
 
     def start(self) -> asyncio.Task[None]:
         return asyncio.create_task(self._run(), name=f"websocket-writer-{self._connection.id}")
+
+    async def write_now(self, frame: Frame) -> bool:
+        """Write a frame in the calling task, which saves a switch to ours; False where others are before it.
+
+        Returns, too, when it could not be written: then the connection is closing.
+        """
+        connection = self._connection
+        connection.flusher.settle()
+        if self._writing or connection.state is not ConnectionState.OPEN or len(connection.outbound):
+            return False
+        try:
+            await self._write_frames(frame)
+        except Exception as error:
+            self._lost(error)
+        return True
 
     async def _run(self) -> None:
         connection = self._connection
@@ -214,38 +235,48 @@ class TaskWriter:
             while connection.state is not ConnectionState.CLOSED:
                 await self._awake.wait()
                 self._awake.clear()
-                if connection.accepted:
+                if connection.accepted and not self._writing:  # else whoever writes wakes us
                     await self._write()
         except Exception as error:
-            # Servers differ in what they raise when the peer has gone: OSError, RuntimeError, their own.
-            _log.debug("connection %s cannot be written to: %r", connection.id, error)
+            self._lost(error)
+        finally:
+            self._limit.stop()
         connection.finish(1006, "")
+
+    def _lost(self, error: Exception) -> None:
+        # Servers differ in what they raise when the peer has gone: OSError, RuntimeError, their own.
+        _log.debug("connection %s cannot be written to: %r", self._connection.id, error)
+        self._connection.finish(1006, "")
 
     async def _write(self) -> None:
         connection = self._connection
         if len(connection.outbound):
-            await self._write_queued()
+            connection.tell_evicted()
+            await self._write_frames(connection.outbound.pop())
         if connection.state is ConnectionState.CLOSING and not len(connection.outbound):
-            async with asyncio.timeout(connection.settings.close_timeout.total_seconds()):
+            with self._limit(connection.settings.close_timeout.total_seconds()):
                 code, reason = connection.close_code, connection.close_reason
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
             connection.finish(1006, "")
 
-    async def _write_queued(self) -> None:
-        outbound = self._connection.outbound
-        self._connection.tell_evicted()
+    async def _write_frames(self, frame: Frame | None) -> None:
+        """Write a frame, and then what is queued by now. Not more: the deadline is for these bytes."""
+        connection = self._connection
+        outbound = connection.outbound
+        left = len(outbound)
+        self._writing = True
         try:
-            async with asyncio.timeout(self._connection.settings.write_timeout.total_seconds()) as self._deadline:
-                # Not more than what is queued now: the deadline is for these bytes.
-                for _ in range(len(outbound)):
-                    for frame in outbound.take(1):
-                        if frame.binary:
-                            await self._send({"type": "websocket.send", "bytes": frame.data})
-                        else:
-                            await self._send({"type": "websocket.send", "text": frame.text})
+            with self._limit(connection.settings.write_timeout.total_seconds()):
+                while frame is not None:
+                    if frame.binary:
+                        await self._send({"type": "websocket.send", "bytes": frame.data})
+                    else:
+                        await self._send({"type": "websocket.send", "text": frame.text})
+                    frame = outbound.pop() if left else None
+                    left -= 1
         except TimeoutError:
-            self._connection.slow("it did not take what was sent within the write timeout")
+            connection.slow("it did not take what was sent within the write timeout")
         finally:
-            self._deadline = None
-        if len(outbound):
-            self._awake.set()
+            self._writing = False
+            if len(outbound) or connection.state is not ConnectionState.OPEN:
+                self._awake.set()

@@ -99,7 +99,7 @@ class NoMessages:
         return None
 
     def reply(self, value: Any, ref: str | None) -> Frame | None:
-        return flat_reply(value)
+        return flat_reply(value, ref)
 
 
 class FlatPayloads:
@@ -116,11 +116,11 @@ class FlatPayloads:
         return None
 
     def reply(self, value: Any, ref: str | None) -> Frame | None:
-        return flat_reply(value)
+        return flat_reply(value, ref)
 
 
-def flat_reply(value: Any) -> Frame | None:
-    """What goes back where the client has no ref: a message as `protocol.encode` has it, all else as JSON."""
+def flat_reply(value: Any, ref: str | None) -> Frame | None:
+    """What goes back without a ref: a message as `protocol.encode` has it, all else as JSON."""
     if isinstance(value, WebSocketMessageBase):
         return encode(value)
     return None if value is None else Frame(_json(value))

@@ -64,3 +64,4 @@ def test_it_is_not_between_frames_in_the_middle_of_one() -> None:
 
 def test_a_client_frame_is_masked_with_zeros() -> None:
     assert masked(0xA, b"ab") == b"\x8a\x82\0\0\0\0ab"
+    assert masked(1, b"x" * 300) == b"\x81\xfe\x01\x2c\0\0\0\0" + b"x" * 300

@@ -51,6 +51,12 @@ def test_every_frame_of_every_round_arrives(runs: dict[tuple[str, str], dict[str
             assert result["delivered"] == result["expected"]
 
 
+@pytest.mark.parametrize("system", ["ours", "ours-uvicorn", "starlette"])
+def test_every_message_of_a_client_is_answered(runs: dict[tuple[str, str], dict[str, Any]], system: str) -> None:
+    (result,) = runs[system, "inbound"]["results"]
+    assert result["delivered"] == result["expected"] == result["rounds"] * 5 > 0
+
+
 @pytest.mark.redis
 @pytest.mark.parametrize(("workload", "members"), [("publish", 0), ("publish-local", 1)])
 def test_every_send_through_redis_arrives(

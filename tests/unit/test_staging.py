@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import pytest
 
 from jararaca_ws.errors import StageFull, UnitOfWorkOver
-from jararaca_ws.staging import MAX_STAGED_BYTES, Stage, staged
+from jararaca_ws.staging import MAX_STAGED_BYTES, Stage, Staged
+
+
+@asynccontextmanager
+async def staged(
+    flush: Callable[[list[str]], Awaitable[None]], what: str = "a message was sent", cure: str = "use send_now"
+) -> AsyncIterator[Stage[str]]:
+    stage: Stage[str] = Stage(what, cure)
+    async with Staged(stage, flush, nullcontext(), nullcontext()):
+        yield stage
 
 
 class Flushed:
@@ -23,7 +33,7 @@ class Flushed:
             raise self.error
 
     def staged(self):
-        return staged(self, what="a message was sent", cure="use send_now")
+        return staged(self)
 
 
 async def test_success_flushes_everything_once_and_in_order():
@@ -122,3 +132,35 @@ async def test_what_one_unit_of_work_holds_back_is_bounded():
             stage.add("too much", 2)
         stage.add("fits", 1)
     assert flushed == [["large", "fits"]]
+
+
+async def test_what_is_bound_ends_with_the_body_or_with_the_flush():
+    seen: list[str] = []
+
+    class Bound:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __enter__(self) -> None:
+            seen.append(f"{self.name} bound")
+
+        def __exit__(self, *_: object) -> None:
+            seen.append(f"{self.name} ended")
+
+    async def flush(items: list[str]) -> None:
+        seen.append("flushed")
+        raise RuntimeError("on purpose")
+
+    stage: Stage[str] = Stage("x", "y")
+    with pytest.raises(RuntimeError, match="on purpose"):
+        async with Staged(stage, flush, Bound("outer"), Bound("inner")):
+            stage.add("a")
+    assert seen == ["outer bound", "inner bound", "inner ended", "flushed", "outer ended"]
+
+
+async def test_without_a_stage_nothing_is_flushed():
+    async def flush(items: list[str]) -> None:
+        raise AssertionError
+
+    async with Staged(None, flush, nullcontext(), nullcontext()):
+        await asyncio.sleep(0)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -112,6 +113,18 @@ async def test_in_a_websocket_handler_a_publish_leaves_at_once() -> None:
     async with unit(bus, SOCKET):
         await Placed(number=1).publish()
         assert bus.log == [[b'{"number":1}']]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_handler_of_a_client_s_message_publishes_is_staged(fails: bool) -> None:
+    bus = RecordingBus()
+    with suppress(ValueError):
+        async with unit(bus, replace(SOCKET, message=object())):
+            await Placed(number=1).publish()
+            assert bus.log == []
+            if fails:
+                raise ValueError
+    assert bus.log == ([] if fails else [[b'{"number":1}']])
 
 
 async def test_a_message_that_cannot_be_encoded_is_refused_at_the_call() -> None:

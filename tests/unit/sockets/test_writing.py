@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.exceptions import WebSocketException
 
+from jararaca_ws.errors import ConnectionClosed
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
@@ -569,3 +570,72 @@ async def test_a_server_that_takes_no_frames_is_told_of_once(caplog: pytest.LogC
     lines = [record.getMessage() for record in caplog.records if "one by one" in record.getMessage()]
     assert len(lines) == 1
     assert "\n" not in lines[0]
+
+
+# replies that the handler's own task writes ---------------------------------------------------------------------------
+
+
+async def test_replies_and_what_comes_from_rooms_keep_one_order_and_one_send():
+    async def handler(connection: WebSocketConnection) -> None:
+        for number in range(0, 30, 3):
+            connection.enqueue(text(f"{number}"))
+            await connection.reply(text(f"{number + 1}"))
+            replying = asyncio.create_task(connection.reply(text(f"{number + 2}")))
+            await turns(number % 4)
+            await replying
+        await connection.closed.wait()
+
+    async with serving(handler) as socket:
+        await until(lambda: len(socket.server.frames) == 30)
+        assert socket.server.frames == [str(number) for number in range(30)]
+        assert socket.server.most_in_send == 1
+
+
+async def test_what_is_queued_while_a_reply_is_written_follows_and_so_does_the_close():
+    async with serving(until_closed) as socket:
+        connection, server = socket.connection, socket.server
+        server.taking.clear()
+        replying = asyncio.create_task(connection.reply(text("reply")))
+        await until(lambda: server.in_send)
+        connection.enqueue(text("room"))
+        connection.begin_close(4400, "done")
+        await turns()
+        assert server.most_in_send == 1  # the writer waits for the reply
+        server.taking.set()
+        await replying
+        await socket.ended()
+    assert server.frames == ["reply", "room"]
+    assert server.close == (4400, "done")
+    assert server.most_in_send == 1
+
+
+async def test_a_client_that_does_not_take_a_reply_is_a_slow_consumer():
+    async with serving(until_closed, settings=SETTINGS) as socket:
+        socket.server.taking.clear()
+        await socket.connection.reply(text("reply"))
+        assert socket.connection.close_code == CloseCode.SLOW_CONSUMER
+        await asyncio.sleep(0)  # whoever replied is cancelled no more
+        socket.server.taking.set()
+        await socket.ended()
+    assert socket.server.close == (CloseCode.SLOW_CONSUMER, "slow consumer")
+
+
+async def test_a_reply_to_a_client_that_has_gone_ends_the_connection():
+    async with serving(until_closed) as socket:
+        socket.server.vanished = True
+        await socket.connection.reply(text("reply"))
+        assert socket.connection.state is ConnectionState.CLOSED
+        with pytest.raises(ConnectionClosed):
+            await socket.connection.reply(text("another"))
+
+
+async def test_a_cancelled_reply_leaves_the_writer_at_work():
+    async with serving(until_closed) as socket:
+        socket.server.taking.clear()
+        replying = asyncio.create_task(socket.connection.reply(text("reply")))
+        await until(lambda: socket.server.in_send)
+        socket.connection.enqueue(text("room"))
+        replying.cancel()
+        await asyncio.gather(replying, return_exceptions=True)
+        socket.server.taking.set()
+        await until(lambda: socket.server.frames == ["room"])
