@@ -221,6 +221,18 @@ async def chromium(path: str) -> AsyncIterator[Page]:
         await browser.close()
 
 
+@pytest.mark.e2e
+@pytest.mark.browser
+async def test_room_names_in_a_browser(chromium_path: str):
+    vectors = json.loads((EXAMPLES.parents[1] / "tests" / "vectors" / "rooms.json").read_text())["name"]
+    assert vectors
+    async with chromium(chromium_path) as page:
+        await page.add_script_tag(content=(EXAMPLES / "room_names.js").read_text())
+        for vector in vectors:
+            written = {field: await page.evaluate("inName", value) for field, value in vector["values"].items()}
+            assert vector["pattern"].format(**written) == vector["name"]
+
+
 async def test_receiving(load: Load):
     example = load("receiving")
     move = {"MESSAGE_ID": "game.move", "message": {"square": 4}, "ref": "1"}
