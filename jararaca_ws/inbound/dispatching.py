@@ -109,7 +109,9 @@ class Dispatch:
         message = await connection.read()
         if message is None:
             return None
-        raw: str | bytes | None = message.get("bytes" if self._options.binary else "text")
+        # Of what was packed the text is the JSON; who decodes by itself gets its binary frames as they came.
+        as_bytes = self._options.binary and (self._codec is None or not connection.form.is_packed)
+        raw: str | bytes | None = message.get("bytes" if as_bytes else "text")
         if raw is None:
             wanted = "binary" if self._options.binary else "text"
             await connection.close(CloseCode.UNSUPPORTED_DATA, f"{wanted} frames only")

@@ -71,7 +71,8 @@ class MessageWork:
                     f"an interceptor swallowed the error of {handler.__qualname__}, so there is no reply"
                 )
             if reply is not None:
-                await self.connection.reply(Frame(reply.data, binary=True) if self._binary else reply)
+                as_bytes = self._binary and not self.connection.form.is_packed  # which makes binary frames of it anyway
+                await self.connection.reply(Frame(reply.data, binary=True) if as_bytes else reply)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

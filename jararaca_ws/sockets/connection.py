@@ -24,7 +24,16 @@ from jararaca_ws.sockets.refusals import Refusals
 from jararaca_ws.sockets.socket_state import SocketState
 from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.wire.close_codes import check_close
-from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode, decode, decode_json, encode, encode_error, is_control
+from jararaca_ws.wire.protocol import (
+    SUBPROTOCOLS,
+    CloseCode,
+    agreed_subprotocol,
+    decode,
+    decode_json,
+    encode,
+    encode_error,
+    is_control,
+)
 from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
 
 __all__ = ["Membership", "Tracker", "WebSocketConnection"]
@@ -95,7 +104,8 @@ class WebSocketConnection(SocketState):
         self.user_id: str | None = None
         self.metadata: dict[str, Any] = {}
         offered = scope.get("subprotocols", ())
-        self.recovery = RecoveryRequest() if RECOVER_SUBPROTOCOL in offered and SUBPROTOCOL in offered else None
+        comes_back = RECOVER_SUBPROTOCOL in offered and agreed_subprotocol(offered) is not None
+        self.recovery = RecoveryRequest() if comes_back else None
         #: What the client was asked; None before the first call.
         self.calls: PendingCalls | None = None
         #: Asked of each message that was read, synchronously: whether it is for the framework. None: nobody asks.
@@ -237,7 +247,8 @@ class WebSocketConnection(SocketState):
         """The typed messages of the client, until it goes.
 
         What cannot be decoded is logged and refused: a client that understands control messages gets
-        ``jararaca.error``; at the third one the connection is closed with 4501. A binary frame closes it with 1003.
+        ``jararaca.error``; at the third one the connection is closed with 4501. A frame of the wrong kind, binary
+        where the client does not speak msgpack, closes it with 1003.
         """
         async for text in self.iter_text():
             try:
@@ -248,7 +259,10 @@ class WebSocketConnection(SocketState):
             yield decoded
 
     async def iter_text(self) -> AsyncIterator[str]:
-        """The text frames of the client as they are, until it goes. A binary frame closes it with 1003."""
+        """The text frames of the client as they are, until it goes. A binary frame closes it with 1003.
+
+        Of a client that speaks msgpack the JSON of its binary frames; "" for one that is no msgpack.
+        """
         while (message := await self.read()) is not None:
             text: str | None = message.get("text")
             if text is None:
@@ -266,7 +280,7 @@ class WebSocketConnection(SocketState):
             yield data
 
     async def iter_json(self) -> AsyncIterator[Any]:
-        """What the text frames of the client hold, parsed, until it goes: for clients that send no envelopes.
+        """What the frames of `iter_text` hold, parsed, until the client goes: for clients that send no envelopes.
 
         What is no JSON (RFC 8259: NaN and infinity are none) is refused, as what cannot be decoded is above.
         """
@@ -314,10 +328,12 @@ class WebSocketConnection(SocketState):
 
         What is told before that waits with the messages of the rooms that were joined before it.
         """
-        return self.understands_control or (not self.accepted and SUBPROTOCOL in self.scope.get("subprotocols", ()))
+        if self.accepted:
+            return self.understands_control
+        return agreed_subprotocol(self.scope.get("subprotocols", ())) is not None
 
     def open(self, subprotocol: str | None) -> None:
-        if subprotocol != SUBPROTOCOL and self.may_be_told:
+        if subprotocol not in SUBPROTOCOLS and self.may_be_told:
             # The application has chosen another one: what was told before is not for this client.
             self.flusher.settle()
             self.outbound.discard(is_control)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.frames import Frame, WireForm
 
 __all__ = ["TURN_BYTES", "Flushable", "Receiver", "TickFlusher"]
 
@@ -23,7 +23,7 @@ class Receiver(Protocol):
         ...
 
     @property
-    def window_bits(self) -> int | None: ...
+    def form(self) -> WireForm: ...
 
     def queue(self, frame: Frame) -> bool:
         """Put a frame into the outbound queue; False when it is closing, or closed for being too slow."""
@@ -72,7 +72,8 @@ class TickFlusher:
         self._scheduled = False
         # The last batch that was joined: in a room, most connections have the same frames to write.
         self._batch: list[Frame] = []
-        self._window: int | None = None
+        # None before the first.
+        self._form: WireForm | None = None
         self._joined = b""
 
     def add(self, writer: Flushable) -> None:
@@ -96,11 +97,11 @@ class TickFlusher:
             for receiver in receivers:
                 self.delivered += receiver.queue(frame)
 
-    def join(self, batch: list[Frame], window_bits: int | None) -> bytes:
+    def join(self, batch: list[Frame], form: WireForm) -> bytes:
         """The bytes of the frames, made once for neighbours that write the same."""
-        if batch != self._batch or window_bits != self._window:
-            self._batch, self._window = batch, window_bits
-            wires = [frame.wire(window_bits) for frame in batch]
+        if batch != self._batch or form is not self._form:
+            self._batch, self._form = batch, form
+            wires = [frame.wire(form) for frame in batch]
             self._joined = wires[0] if len(wires) == 1 else b"".join(wires)
         return self._joined
 
@@ -159,7 +160,7 @@ class TickFlusher:
 
     def _write(self, batch: list[Frame], receivers: Sequence[Receiver]) -> None:
         """Write the same frames to each receiver: the loop that the speed of the whole library is made of."""
-        window: int | None = -1  # none that there is
+        form: WireForm | None = None
         joined = b""
         writes = 0
         for receiver in receivers:
@@ -168,9 +169,9 @@ class TickFlusher:
                 for frame in batch:
                     self.delivered += receiver.queue(frame)
                 continue
-            if receiver.window_bits != window:
-                window = receiver.window_bits
-                joined = self.join(batch, window)
+            if receiver.form is not form:
+                form = receiver.form
+                joined = self.join(batch, form)
             writes += 1
             try:
                 write(joined)

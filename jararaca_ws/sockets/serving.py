@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jararaca_ws.answering import headers_of
-from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line
+from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line, quoted
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
@@ -22,7 +22,8 @@ from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.sockets.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.frames import Frame
-from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode
+from jararaca_ws.wire.packing import unpack
+from jararaca_ws.wire.protocol import CloseCode, agreed_subprotocol
 
 __all__ = ["ServedWebSocket", "is_own_end"]
 
@@ -134,6 +135,8 @@ class ServedWebSocket:
                 if _is_longer(message, limit):
                     self._refuse_too_big(limit)
                     continue
+                if self.connection.form.is_packed and not self._unpack(message):
+                    continue
                 if self.connection.recovery is not None and self.connection.takes(message):
                     continue
                 if self.connection.calls is not None and self.connection.calls.take(message):
@@ -158,6 +161,22 @@ class ServedWebSocket:
         if self.connection.alive:
             _log.warning("connection %s sent a message of more than %d bytes", self.connection.id, limit)
             self.connection.begin_close(CloseCode.TOO_BIG, f"a message has at most {limit} bytes")
+
+    def _unpack(self, message: Message) -> bool:
+        """Put the JSON beside the msgpack that was read, for all who read text; whether it was a binary frame.
+
+        What is no msgpack gets an empty text, which whoever decodes refuses as it refuses what is no JSON.
+        """
+        data = message.get("bytes")
+        if data is None:
+            self.connection.begin_close(CloseCode.UNSUPPORTED_DATA, "binary frames only")
+            return False
+        try:
+            message["text"] = unpack(data)
+        except ValueError as error:
+            _log.debug("connection %s sent a frame that is no msgpack: %s", self.connection.id, quoted(str(error)))
+            message["text"] = ""
+        return True
 
     # --- the application inside ---------------------------------------------------------------------------------------
 
@@ -214,6 +233,7 @@ class ServedWebSocket:
 
     async def _say_accept(self, message: Message) -> None:
         subprotocol = self._subprotocol(message)
+        self.connection.speak(subprotocol)
         try:
             await self._send({**message, "subprotocol": subprotocol})
         except OSError as error:  # the client went meanwhile
@@ -223,7 +243,7 @@ class ServedWebSocket:
 
     def _subprotocol(self, accept: Message) -> str | None:
         chosen: str | None = accept.get("subprotocol")
-        return SUBPROTOCOL if chosen is None and SUBPROTOCOL in self._scope.get("subprotocols", ()) else chosen
+        return agreed_subprotocol(self._scope.get("subprotocols", ())) if chosen is None else chosen
 
     async def _say(self, message: Message) -> None:
         async with self._handshake:

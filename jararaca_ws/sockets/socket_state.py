@@ -14,8 +14,9 @@ from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.queues import InboundQueue, OutboundQueue
 from jararaca_ws.sockets.waiting import Flag
-from jararaca_ws.wire.frames import Frame
-from jararaca_ws.wire.protocol import SUBPROTOCOL, CloseCode, Dropped, Shutdown, encode
+from jararaca_ws.wire.frames import PLAIN, Frame, wire_form
+from jararaca_ws.wire.packing import check_can_pack
+from jararaca_ws.wire.protocol import MSGPACK_SUBPROTOCOL, SUBPROTOCOLS, CloseCode, Dropped, Shutdown, encode
 
 __all__ = ["ConnectionState", "SocketState"]
 
@@ -53,6 +54,7 @@ class SocketState:
         "closed",
         "direct",
         "flusher",
+        "form",
         "id",
         "inbound",
         "on_closing",
@@ -63,7 +65,6 @@ class SocketState:
         "state",
         "subprotocol",
         "wake",
-        "window_bits",
         "write_now",
     )
 
@@ -73,7 +74,7 @@ class SocketState:
         self.flusher = flusher or TickFlusher()
         #: See `flushing.Receiver`.
         self.direct: Callable[[bytes], None] | None = None
-        self.window_bits: int | None = None
+        self.form = PLAIN
         self.subprotocol: str | None = None
         self.state = ConnectionState.CONNECTING
         self.accepted = False
@@ -102,8 +103,8 @@ class SocketState:
 
     @property
     def understands_control(self) -> bool:
-        """Whether the client agreed to the subprotocol, and so to control messages."""
-        return self.subprotocol == SUBPROTOCOL
+        """Whether one of our subprotocols was agreed to, and so control messages."""
+        return self.subprotocol in SUBPROTOCOLS
 
     async def read(self) -> MutableMapping[str, Any] | None:
         """What the client has sent next, as ASGI has it; None when it has gone, or we have begun to close."""
@@ -190,6 +191,16 @@ class SocketState:
             self.begin_close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     # --- transitions --------------------------------------------------------------------------------------------------
+
+    def speak(self, subprotocol: str | None) -> None:
+        """This is about to be agreed to. What answers the accept may be read before `open` is called.
+
+        Raises:
+            ConfigurationError: the application has chosen msgpack, and the extra is not installed.
+        """
+        if subprotocol == MSGPACK_SUBPROTOCOL:
+            check_can_pack()
+            self.form = wire_form(self.form.window_bits, True)
 
     def open(self, subprotocol: str | None) -> None:
         """The handshake was accepted. A connection that is closing already is closed now."""

@@ -19,7 +19,7 @@ from jararaca_ws.sockets.flushing import TURN_BYTES
 from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.sockets.time_limit import TimeLimit
 from jararaca_ws.sockets.waiting import Flag
-from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.frames import Frame, wire_form
 
 __all__ = ["DIRECT_FRAMES", "DirectFrames", "DirectWriter", "TaskWriter", "Writer"]
 
@@ -107,7 +107,7 @@ class DirectWriter:
 
     def start(self) -> None:
         """No task: the flusher does the writing."""
-        self._connection.window_bits = self._frames.window_bits
+        self._connection.form = wire_form(self._frames.window_bits, False)
         self._connection.on_closed(self._unstall)
 
     def flush(self) -> None:
@@ -121,7 +121,7 @@ class DirectWriter:
             batch = outbound.take(TURN_BYTES)
             if batch:
                 connection.flusher.writes += 1
-                frames.write_frames(connection.flusher.join(batch, frames.window_bits))
+                frames.write_frames(connection.flusher.join(batch, connection.form))
             connection.tell_evicted()
             if outbound.size:
                 self.wake()
@@ -268,6 +268,8 @@ class TaskWriter:
         try:
             with self._limit(connection.settings.write_timeout.total_seconds()):
                 while frame is not None:
+                    if connection.form.is_packed:
+                        frame = frame.packed
                     if frame.binary:
                         await self._send({"type": "websocket.send", "bytes": frame.data})
                     else:

@@ -11,6 +11,9 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message
 
+from jararaca_ws.wire.packing import pack, unpack
+from jararaca_ws.wire.protocol import MSGPACK_SUBPROTOCOL
+
 __all__ = ["InLoopWebSocket", "WebSocketClosed", "connect", "lifespan"]
 
 
@@ -57,6 +60,12 @@ class InLoopWebSocket:
         """Send a binary frame."""
         await self._to_app.put({"type": "websocket.receive", "bytes": data})
 
+    async def send_json(self, value: Any) -> None:
+        """Send a value in a frame, as JSON, or as msgpack where that was agreed to."""
+        text = json.dumps(value)
+        data = pack(text.encode()) if self.subprotocol == MSGPACK_SUBPROTOCOL else None
+        await (self.send_text(text) if data is None else self.send_bytes(data))
+
     async def receive(self, timeout_s: float = 5.0) -> str | bytes:
         """The next frame.
 
@@ -69,12 +78,15 @@ class InLoopWebSocket:
         return message["bytes"] if text is None else text
 
     async def receive_json(self, timeout_s: float = 5.0) -> Any:
-        """The next frame, parsed.
+        """The next frame, parsed: JSON, or msgpack where that was agreed to and the frame is binary.
 
         Raises:
             WebSocketClosed, TimeoutError: as `receive`.
         """
-        return json.loads(await self.receive(timeout_s))
+        frame = await self.receive(timeout_s)
+        if isinstance(frame, bytes) and self.subprotocol == MSGPACK_SUBPROTOCOL:
+            frame = unpack(frame, max_items=len(frame))
+        return json.loads(frame)
 
     async def closed(self, timeout_s: float = 5.0) -> WebSocketClosed:
         """Read to the end; returns how the application closed the socket."""

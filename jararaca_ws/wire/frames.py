@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from jararaca_ws.delivery import header_of, split
+from jararaca_ws.wire.packing import pack
 
-__all__ = ["Frame"]
+__all__ = ["PLAIN", "Frame", "WireForm", "wire_form"]
 
 _MIN_DEFLATE_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WireForm:
+    """In what form a connection gets its frames. Made by `wire_form` only, so that the same form is the same object.
+
+    Attributes:
+        window_bits: of permessage-deflate without context takeover (RFC 7692), or None for no compression. A frame so
+            small that it would hardly shrink is not compressed.
+        is_packed: whether JSON goes as msgpack.
+    """
+
+    window_bits: int | None
+    is_packed: bool
+
+
+@cache  # there are seven windows
+def wire_form(window_bits: int | None, is_packed: bool, /) -> WireForm:
+    """The form of this window, as msgpack or as JSON."""
+    return WireForm(window_bits, is_packed)
+
+
+PLAIN = wire_form(None, False)
+"""JSON, not compressed."""
 
 
 class Frame:
@@ -22,7 +49,7 @@ class Frame:
         size: bytes that the frame takes in an outbound queue.
     """
 
-    __slots__ = ("_text", "_wires", "binary", "data", "drop_oldest", "key", "size")
+    __slots__ = ("_packed", "_text", "_wires", "binary", "data", "drop_oldest", "key", "size")
 
     #: What a queued frame costs beside its bytes; counted, so that empty frames are bounded too.
     OVERHEAD: ClassVar[int] = 64
@@ -35,6 +62,8 @@ class Frame:
         self.size = len(data) + self.OVERHEAD
         # None until a server that wants text asks for it.
         self._text: str | None = None
+        # None until a connection that speaks msgpack gets it.
+        self._packed: Frame | None = None
         # The frame as RFC 6455 has it, by deflate window (None: not compressed); None until a server asks for it.
         self._wires: dict[int | None, bytes] | None = None
 
@@ -62,15 +91,22 @@ class Frame:
             self._text = self.data.decode()
         return self._text
 
-    def wire(self, window_bits: int | None = None) -> bytes:
-        """The frame as RFC 6455 has it, unmasked; made, and deflated, once for each window.
+    @property
+    def packed(self) -> Frame:
+        """The same as msgpack, in a binary frame, made at most once for all connections.
 
-        Args:
-            window_bits: of permessage-deflate without context takeover (RFC 7692), or None for no compression. A
-                frame so small that it would hardly shrink is not compressed.
+        As it is, where it is binary already, or msgpack has no form for it: it is no JSON, say.
         """
-        if len(self.data) < _MIN_DEFLATE_BYTES:
-            window_bits = None
+        if self._packed is None:
+            data = None if self.binary else pack(self.data)
+            self._packed = Frame(self.data, binary=self.binary) if data is None else Frame(data, binary=True)
+        return self._packed
+
+    def wire(self, form: WireForm = PLAIN) -> bytes:
+        """The frame as RFC 6455 has it, unmasked; made, and deflated, once for each form."""
+        if form.is_packed:
+            return self.packed.wire(wire_form(form.window_bits, False))
+        window_bits = None if len(self.data) < _MIN_DEFLATE_BYTES else form.window_bits
         wires = self._wires
         if wires is None:
             wires = self._wires = {}

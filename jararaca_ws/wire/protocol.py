@@ -31,9 +31,12 @@ from jararaca_ws.errors import (
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase, message_class
 from jararaca_ws.wire.close_codes import CloseCode
 from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire.packing import can_pack
 
 __all__ = [
+    "MSGPACK_SUBPROTOCOL",
     "SUBPROTOCOL",
+    "SUBPROTOCOLS",
     "CloseCode",
     "Dropped",
     "ErrorMessage",
@@ -42,6 +45,7 @@ __all__ = [
     "PresentIdentity",
     "Received",
     "Shutdown",
+    "agreed_subprotocol",
     "decode",
     "decode_json",
     "decode_publication",
@@ -58,6 +62,11 @@ __all__ = [
 
 SUBPROTOCOL = "jararaca.v1"
 """A client that offers this subprotocol also understands control messages."""
+
+MSGPACK_SUBPROTOCOL = "jararaca.v1.msgpack"
+"""The same in msgpack: binary frames, both ways."""
+
+SUBPROTOCOLS = frozenset((SUBPROTOCOL, MSGPACK_SUBPROTOCOL))
 
 _CONTROL = b'{"MESSAGE_ID":"jararaca.'
 
@@ -140,6 +149,14 @@ class ErrorMessage(WebSocketMessageBase):
     def _without_what_is_not_known(self) -> dict[str, Any]:
         known: dict[str, Any] = {"code": self.code, "id": self.id}
         return known if self.retry_after_ms is None else {**known, "retry_after_ms": self.retry_after_ms}
+
+
+def agreed_subprotocol(offered: Iterable[str]) -> str | None:
+    """Which of ours we agree to: the first that the client offers, but msgpack only where the extra is installed."""
+    for name in offered:
+        if name == SUBPROTOCOL or (name == MSGPACK_SUBPROTOCOL and can_pack()):
+            return name
+    return None
 
 
 # --- envelopes --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.flushing import TURN_BYTES, TickFlusher
-from jararaca_ws.wire.frames import Frame
+from jararaca_ws.wire import frames
+from jararaca_ws.wire.frames import Frame, wire_form
 from tests.unit.played import turns
 from tests.unit.sockets.test_writing import Client, text
 
@@ -189,3 +190,29 @@ def test_every_connection_gets_its_frames_once_and_in_order(steps: list[tuple[st
         assert [b"".join(client.frames.written) for client in clients] == [wire(*frames) for frames in expected]
 
     asyncio.run(play())
+
+
+async def test_those_who_speak_msgpack_get_it_and_it_is_packed_once(monkeypatch: pytest.MonkeyPatch):
+    packed: list[bytes] = []
+    pack = frames.pack
+    monkeypatch.setattr(frames, "pack", lambda data: packed.append(data) or pack(data))
+    flusher = TickFlusher()
+    clients = await ready(flusher, 6)
+    for client in clients[::2]:
+        client.connection.form = wire_form(None, True)
+    first, second = (Frame(b'{"n":%d}' % n) for n in range(2))
+    for frame in (first, second):
+        flusher.deliver(frame, everyone(clients))
+    await asyncio.sleep(0)
+    assert [client.frames.written for client in clients[1::2]] == [[wire(first, second)]] * 3
+    assert [client.frames.written for client in clients[::2]] == [[wire(first.packed, second.packed)]] * 3
+    assert packed == [first.data, second.data]
+
+
+async def test_where_nobody_speaks_msgpack_nothing_is_packed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frames, "pack", lambda _: pytest.fail("it was packed"))
+    flusher = TickFlusher()
+    clients = await ready(flusher, 3)
+    flusher.deliver(Frame(b"{}"), everyone(clients))
+    await asyncio.sleep(0)
+    assert [client.frames.written for client in clients] == [[wire(Frame(b"{}"))]] * 3
