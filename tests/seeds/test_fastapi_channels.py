@@ -5,17 +5,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi import Depends, FastAPI, HTTPException, Query, WebSocketException
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from jararaca_ws import (
     AppTransactionContext,
+    ErrorCategory,
     Get,
+    JararacaError,
     MemoryWebSocketConnectionBackend,
     Microservice,
     Post,
@@ -302,6 +305,45 @@ async def test_an_error_of_a_handler_has_an_id_and_tells_the_client_nothing(capl
         assert caplog.records[-1].levelno == logging.ERROR
         await say(ana, Posted.MESSAGE_ID, text="still here")
         assert (await heard(ana))["text"] == "still here"
+
+
+class Buy(WebSocketMessage):
+    MESSAGE_ID = "channels.buy"
+
+    what: str
+
+
+class SoldOut(JararacaError):
+    category = ErrorCategory.VALIDATION
+    code = "sold_out"
+    close_code = 4600
+    retry_after = timedelta(seconds=2)
+
+
+async def test_errors_of_your_own_say_whether_to_come_back_and_how_a_socket_ends():
+    class Shop:
+        @WebSocketEndpoint("/shop")
+        async def enter(self, what: str = "bread") -> None:
+            if what == "fish":
+                raise SoldOut(what)  # uncaught in the endpoint: the socket ends with its code
+
+        @Receive(Buy)
+        async def buy(self, message: Buy) -> None:
+            if message.what == "cake":
+                raise SoldOut(message.what)  # in a handler the connection goes on
+            raise WebSocketException(4601, "we close")
+
+    app = Microservice(controllers=[Shop], interceptors=[WebSocketInterceptor()])
+    async with running(app) as instance:
+        async with instance.browser("/shop") as client:
+            await say(client, Buy.MESSAGE_ID, "1", what="cake")
+            error = await heard(client)
+            assert error.pop("id")
+            assert error == {"code": "sold_out", "retry_after_ms": 2000}
+            await say(client, Buy.MESSAGE_ID, what="bread")
+            assert (await client.closed()).code == 4601
+        async with instance.browser("/shop?what=fish") as client:
+            assert (await client.closed()).code == 4600
 
 
 # --- what is served beside it -----------------------------------------------------------------------------------------

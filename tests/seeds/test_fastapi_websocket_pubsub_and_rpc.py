@@ -331,7 +331,7 @@ async def test_a_client_that_goes_in_the_middle_of_a_call_is_an_error_of_the_cal
             await say(client, Concat.MESSAGE_ID, "1")
             ref = (await client.receive_json())["ref"]
             await say(client, "jararaca.error", ref, code="busy")
-            assert (await client.receive_json())["message"]["code"] == "internal_error"
+            assert (await client.receive_json())["message"]["code"] == "call_failed"
         async with app.browser("/ws") as client:
             await say(client, Concat.MESSAGE_ID, "1")
             await client.receive_json()
