@@ -13,11 +13,13 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match, Router
+from starlette.types import Receive, Scope, Send
 
 from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
 from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers", "headers_of", "refusal_of"]
+__all__ = ["add_answers", "add_upgrade_answer", "headers_of", "refusal_of"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -61,6 +63,20 @@ def add_answers(exception_handlers: MutableMapping[Any, Any]) -> None:
     Where the application has handlers of its own for it, or for some of its classes, these stay.
     """
     exception_handlers.setdefault(JararacaError, _answer)
+
+
+def add_upgrade_answer(router: Router) -> None:
+    """Have an HTTP request that nothing serves, where a WebSocket is served, answered with 426 in place of 404."""
+    nothing_found = router.default
+
+    async def nothing_for_http(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            as_websocket = {**scope, "type": "websocket"}
+            if any(route.matches(as_websocket)[0] is Match.FULL for route in router.routes):
+                raise HTTPException(426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+        await nothing_found(scope, receive, send)
+
+    router.default = nothing_for_http
 
 
 async def _answer(request: HTTPConnection, error: Exception) -> Response:

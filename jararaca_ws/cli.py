@@ -249,7 +249,7 @@ def _server(app: ASGIApp, arguments: argparse.Namespace, max_message_bytes: int)
     except ImportError as missing:
         cure = 'pip install "jararaca-ws[server]"'
         raise _CannotRun(_USAGE, f"serving takes {missing.name}, which is not installed: {cure}") from None
-    make_server, protocol = _fastest(arguments.drain_window)
+    make_server, protocols = _fastest(arguments.drain_window)
     config = uvicorn.Config(
         app,
         host=arguments.host,
@@ -257,25 +257,25 @@ def _server(app: ASGIApp, arguments: argparse.Namespace, max_message_bytes: int)
         log_level=arguments.log_level,
         # uvicorn's own default waits without limit.
         timeout_graceful_shutdown=max(arguments.graceful_timeout, arguments.drain_window + 2),
-        ws=protocol,
         ws_max_size=max_message_bytes,
         ws_per_message_deflate=arguments.ws_per_message_deflate,
+        **protocols,
     )
     return make_server(config)
 
 
-def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], Any]:
-    """The server and the WebSocket protocol with the fast path; where they cannot work, what this uvicorn has."""
+def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], dict[str, Any]]:
+    """The server and the protocols with the fast path; where they cannot work, what this uvicorn has."""
     try:
-        from jararaca_ws.server import DrainingServer, WebSocketProtocol
+        from jararaca_ws.server import DrainingServer, HTTPProtocol, WebSocketProtocol
     except ImportError as unsuitable:
         import uvicorn
 
         logging.getLogger("jararaca_ws").warning("WebSockets are served the slow way: %s", unsuitable)
         os.environ[DRAIN_WINDOW_VARIABLE] = str(drain_window_s)  # then the interceptor drains
-        return uvicorn.Server, "auto"
+        return uvicorn.Server, {}
     WebSocketProtocol.drain_window_s = drain_window_s
-    return DrainingServer, WebSocketProtocol
+    return DrainingServer, {"ws": WebSocketProtocol, "http": HTTPProtocol}
 
 
 def _check_port(host: str, port: int) -> None:

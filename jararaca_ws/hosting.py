@@ -11,7 +11,7 @@ from fastapi import FastAPI, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from jararaca_ws.answering import add_answers
+from jararaca_ws.answering import add_answers, add_upgrade_answer
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError
@@ -56,6 +56,7 @@ def install(app: FastAPI, manager: WebSocketConnectionManager, runtime: Microser
     app.state.jararaca_ws_manager = manager
     app.state.jararaca_ws_runtime = runtime
     add_answers(app.exception_handlers)
+    add_upgrade_answer(app.router)
     app.router.lifespan_context = _lifespan(app.router.lifespan_context, manager, runtime)
     # Around the router, and not as one of the application's middlewares: inside of all of those, so that none of them
     # puts the request into a task that does not see the context, and inside of the handling of exceptions.

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from jararaca_ws.answering import add_answers
+from jararaca_ws.answering import add_answers, add_upgrade_answer
 from jararaca_ws.errors import ConfigurationError, JararacaError
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
@@ -61,6 +61,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
     runtime = MicroserviceRuntime(microservice)
     app = FastAPI(**{"title": microservice.name, **fastapi_options, "lifespan": _lifespan(runtime)})
     add_answers(app.exception_handlers)
+    add_upgrade_answer(app.router)
     app.state.jararaca_ws_runtime = runtime
     claims: dict[tuple[str, str], str] = {}
     for controller in microservice.controllers:

@@ -1,6 +1,7 @@
 """uvicorn's WebSocket protocol with a way to write frames straight to the transport.
 
-Chosen with ``uvicorn --ws jararaca_ws.server:WebSocketProtocol``; `jararaca-ws serve` does so by itself.
+Chosen with ``uvicorn --ws jararaca_ws.server:WebSocketProtocol --http jararaca_ws.server:HTTPProtocol``; `jararaca-ws
+serve` does so by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if tuple(map(int, re.findall(r"\d+", version("uvicorn"))[:3])) < _LOWEST:
     )
 
 from jararaca_ws.server.draining import DrainingServer  # noqa: E402  # only where they can work
+from jararaca_ws.server.heads import HTTPProtocol  # noqa: E402
 from jararaca_ws.server.protocol import WebSocketProtocol  # noqa: E402
 
-__all__ = ["DrainingServer", "WebSocketProtocol"]
+__all__ = ["DrainingServer", "HTTPProtocol", "WebSocketProtocol"]

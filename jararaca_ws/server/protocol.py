@@ -6,14 +6,17 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.exceptions import InvalidHeader
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Frame
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.sockets.draining import default_drain_window
@@ -53,6 +56,27 @@ _PONG = b"\x8a"
 _WINDOW_BITS = 12
 """4 KiB, as uvicorn has it: a larger window gains little on messages of this size and costs memory."""
 
+_DEFLATE = ServerPerMessageDeflateFactory(
+    server_no_context_takeover=True,
+    client_no_context_takeover=True,
+    server_max_window_bits=_WINDOW_BITS,
+    client_max_window_bits=_WINDOW_BITS,
+    compress_settings={"memLevel": 5},
+)
+
+
+class _Handshaker(ServerProtocol):
+    """websockets' half of a socket; where it refuses a handshake, its text would hold what the client wrote."""
+
+    def reject(self, status: int, text: str) -> Response:
+        refusal = self.handshake_exc
+        if refusal is None:  # it is not the handshake that is wrong
+            return super().reject(status, text)
+        header = f": {refusal.name}" if isinstance(refusal, InvalidHeader) else ""
+        response = super().reject(status, f"{HTTPStatus(status).phrase}{header}\n")
+        response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455, 4.4
+        return response
+
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's sans-I/O protocol, which also is the `DirectFrames` of its socket.
@@ -71,16 +95,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        if config.ws_per_message_deflate:
-            self.conn.available_extensions = [
-                ServerPerMessageDeflateFactory(
-                    server_no_context_takeover=True,
-                    client_no_context_takeover=True,
-                    server_max_window_bits=_WINDOW_BITS,
-                    client_max_window_bits=_WINDOW_BITS,
-                    compress_settings={"memLevel": 5},
-                )
-            ]
+        self.conn: ServerProtocol = _Handshaker(
+            extensions=[_DEFLATE] if config.ws_per_message_deflate else [],
+            max_size=config.ws_max_size,
+            logger=self.logger,
+        )
         # uvicorn's are an asyncio.Queue and an asyncio.Event: 4 kB for each socket.
         self.queue: Any = Mailbox()
         self.writable: Any = Flag()
@@ -141,7 +160,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self._refuse_head()
         self._check_writable()  # it may have been a close frame, or nonsense
+
+    def _refuse_head(self) -> None:
+        """The head of the handshake is too long, or has a body: uvicorn would answer nothing, and wait for ever."""
+        # websockets has answered what is too long, since 17.0.
+        answer = b"".join(self.conn.data_to_send())
+        self.transport.write(answer or self.conn.reject(HTTPStatus.BAD_REQUEST, "").serialize())
+        self.close_sent = self.handshake_complete = True
+        self.transport.close()
+        self._drop_soon()
 
     def _check_writable(self) -> None:
         """Called after everything that may end `accepts_frames`."""

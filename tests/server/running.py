@@ -19,7 +19,7 @@ from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.server import WebSocketProtocol
+from jararaca_ws.server import HTTPProtocol, WebSocketProtocol
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 
@@ -131,12 +131,19 @@ async def until(condition: Callable[[], Any], timeout_s: float = 5.0, what: str 
 
 @asynccontextmanager
 async def running(
-    protocol: Any = FAST, *, settings: ConnectionSettings | None = None, app: Any = None, **config: Any
+    protocol: Any = FAST,
+    *,
+    controller: type = Sockets,
+    settings: ConnectionSettings | None = None,
+    app: Any = None,
+    **config: Any,
 ) -> AsyncIterator[Running]:
     """Serve the application on a random port; at the end every socket that is left is aborted."""
     interceptor = WebSocketInterceptor(settings=settings)
-    app = app or create_http_server(Microservice(controllers=[Sockets], interceptors=[interceptor]))
+    app = app or create_http_server(Microservice(controllers=[controller], interceptors=[interceptor]))
     options = {"ws_max_size": MAX_SIZE, "ws_per_message_deflate": False, "log_config": None, **config}
+    if protocol is FAST:
+        options = {"http": HTTPProtocol, **options}
     server = uvicorn.Server(uvicorn.Config(app, ws=protocol, timeout_graceful_shutdown=1, **options))
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
@@ -235,14 +242,33 @@ class RawSocket:
                 return
 
 
+UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n",
+    "Sec-WebSocket-Version: 13\r\n",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+)
+"""The lines of a handshake: upgrade, version, key."""
+
+
+def request_head(first_line: str, *lines: str) -> bytes:
+    """The head of a request; the lines with their ends."""
+    return "".join((f"{first_line}\r\nHost: x\r\n", *lines, "\r\n")).encode("latin-1")
+
+
 @asynccontextmanager
 async def raw_socket(
-    port: int, path: str, *, offer: str | None = None, receive_buffer: int | None = None
+    port: int,
+    path: str,
+    *,
+    offer: str | None = None,
+    subprotocols: str | None = None,
+    receive_buffer: int | None = None,
 ) -> AsyncIterator[RawSocket]:
     """Connect and shake hands.
 
     Args:
         offer: of Sec-WebSocket-Extensions.
+        subprotocols: of Sec-WebSocket-Protocol.
         receive_buffer: SO_RCVBUF; small, for a client that does not read.
     """
     raw = socket.socket()
@@ -253,11 +279,8 @@ async def raw_socket(
     try:
         await loop.sock_connect(raw, ("127.0.0.1", port))
         extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer is not None else ""
-        request = (
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{extensions}\r\n"
-        )
-        await loop.sock_sendall(raw, request.encode())
+        offered = f"Sec-WebSocket-Protocol: {subprotocols}\r\n" if subprotocols is not None else ""
+        await loop.sock_sendall(raw, request_head(f"GET {path} HTTP/1.1", *UPGRADE, extensions + offered))
         answer = b""
         async with asyncio.timeout(5):
             while b"\r\n\r\n" not in answer:

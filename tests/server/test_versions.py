@@ -48,7 +48,7 @@ def test_new_enough(version: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_line_falls_back_with_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     uvicorn_is("0.30.6", monkeypatch)
-    assert cli._fastest(5) == (uvicorn.Server, "auto")
+    assert cli._fastest(5) == (uvicorn.Server, {})
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
     assert "0.30.6" in line.getMessage()

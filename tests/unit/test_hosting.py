@@ -14,7 +14,7 @@ from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
 from jararaca_ws.hosting import current_connection
-from jararaca_ws.inbound.websocket_router import RUNTIME_KEY
+from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, WebSocketRouter
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
@@ -181,6 +181,33 @@ class TestLifespan:
         started.middleware_stack = started.build_middleware_stack()
         with pytest.raises(ConfigurationError, match="has started already"):
             WebSocketInterceptor().install(started)
+
+
+class TestRequestsThatAreNoHandshake:
+    async def test_b39_they_are_answered_with_426_unless_the_application_serves_them(self):
+        app = FastAPI()
+
+        @app.websocket("/ws/{room}")
+        async def serve(websocket: WebSocket) -> None: ...
+
+        @app.get("/ws/both")
+        async def both() -> str:
+            return "both"
+
+        router = WebSocketRouter(prefix="/typed")
+
+        @router.receive(Told)
+        async def receive(message: Told) -> None: ...
+
+        app.include_router(router, prefix="/v1")
+        async with hosted(app) as one:
+            for path in ("/ws/a", "/v1/typed"):
+                refused = await one.http.get(path)
+                assert refused.status_code == 426
+                assert (refused.headers["upgrade"], refused.headers["connection"]) == ("websocket", "Upgrade")
+            assert (await one.http.get("/ws/both")).json() == "both"
+            assert (await one.http.post("/ws/both")).status_code == 405
+            assert (await one.http.get("/ws")).status_code == 404
 
 
 class TestRequests:
