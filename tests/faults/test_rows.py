@@ -1,4 +1,4 @@
-"""Every row of the fault table has a test that carries its name, or says why it has none."""
+"""Every row of the two tables has a test that carries its name, or says why it has none."""
 
 from __future__ import annotations
 
@@ -9,61 +9,66 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rows import PENDING, ROWS, UNTESTABLE
+from tests.faults.rows import ROWS, UNTESTED
 
 TESTS = Path(__file__).parents[1]
-NAMED = re.compile(r"^\s*(?:async )?def (test_f(\d+)_\w+)\(", re.MULTILINE)
+NAMED = re.compile(r"^\s*(?:async )?def (test_((?:[fb]\d+_)+)\w+)\(", re.MULTILINE)
 
 
-def named_tests(directory: Path) -> dict[int, set[str]]:
-    """The row's number -> the tests that carry it in their name."""
-    found: dict[int, set[str]] = defaultdict(set)
+def named_tests(directory: Path) -> dict[str, set[str]]:
+    """The row -> the tests that carry it in their name."""
+    found: dict[str, set[str]] = defaultdict(set)
     for path in directory.rglob("test_*.py"):
-        for name, number in NAMED.findall(path.read_text()):
-            found[int(number)].add(name)
+        for name, rows in NAMED.findall(path.read_text()):
+            for row in rows.upper().split("_")[:-1]:
+                found[row].add(name)
     return found
 
 
-def problems(tested: Collection[int], *tables: Mapping[int, str]) -> list[str]:
-    reasons = [(number, reason) for table in tables for number, reason in table.items()]
-    untested = [number for number, _ in reasons]
+def problems(tested: Collection[str], untested: Mapping[str, str]) -> list[str]:
     return [
-        *(f"F{n} has neither a test nor a reason" for n in ROWS if n not in tested and n not in untested),
-        *(f"F{n} has both a test and a reason" for n in ROWS if n in tested and n in untested),
-        *(f"F{n} has two reasons" for n in sorted(set(untested)) if untested.count(n) > 1),
-        *(f"F{n} is no row" for n in sorted({*tested, *untested}) if n not in ROWS),
-        *(f"the reason of F{n} is not one line" for n, reason in reasons if not reason or "\n" in reason),
+        *(f"{row} has neither a test nor a reason" for row in ROWS if row not in tested and row not in untested),
+        *(f"{row} has both a test and a reason" for row in ROWS if row in tested and row in untested),
+        *(f"{row} is no row" for row in sorted({*tested, *untested}) if row not in ROWS),
+        *(f"the reason of {row} is not one line" for row, reason in untested.items() if not reason or "\n" in reason),
     ]
 
 
 def test_every_row_has_a_test_or_a_reason():
-    assert problems(named_tests(TESTS), UNTESTABLE, PENDING) == []
+    assert problems(named_tests(TESTS), UNTESTED) == []
 
 
 ALL = dict.fromkeys(ROWS, "why")
 
 
 @pytest.mark.parametrize(
-    ("tested", "tables", "problem"),
+    ("tested", "untested", "problem"),
     [
-        (set(ROWS) - {7}, [{}], "F7 has neither a test nor a reason"),
-        (set(ROWS), [{7: "why"}], "F7 has both a test and a reason"),
-        (set(ROWS) - {7}, [{7: "why"}, {7: "why"}], "F7 has two reasons"),
-        ({*ROWS, 49}, [{}], "F49 is no row"),
-        (set(ROWS), [{49: "why"}], "F49 is no row"),
-        (set(ROWS) - {7}, [{7: ""}], "the reason of F7 is not one line"),
-        (set(), [{**ALL, 7: "a\nb"}], "the reason of F7 is not one line"),
+        (set(ROWS) - {"F7"}, {}, "F7 has neither a test nor a reason"),
+        (set(ROWS) - {"B7"}, {}, "B7 has neither a test nor a reason"),
+        (set(ROWS), {"F7": "why"}, "F7 has both a test and a reason"),
+        ({*ROWS, "F49"}, {}, "F49 is no row"),
+        ({*ROWS, "B41"}, {}, "B41 is no row"),
+        (set(ROWS), {"F49": "why"}, "F49 is no row"),
+        (set(ROWS) - {"F7"}, {"F7": ""}, "the reason of F7 is not one line"),
+        (set(), {**ALL, "F7": "a\nb"}, "the reason of F7 is not one line"),
     ],
 )
-def test_a_register_that_is_wrong_is_found(tested: set[int], tables: list[dict[int, str]], problem: str):
-    assert problems(tested, *tables) == [problem]
+def test_a_register_that_is_wrong_is_found(tested: set[str], untested: dict[str, str], problem: str):
+    assert problems(tested, untested) == [problem]
 
 
 def test_a_test_is_found_by_its_name(tmp_path: Path):
     (tmp_path / "unit").mkdir()
     (tmp_path / "unit" / "test_x.py").write_text(
-        "def test_f3_plain(): ...\nclass TestX:\n    async def test_f12_in_a_class(self): ...\n"
+        "def test_f3_plain(): ...\nclass TestX:\n    async def test_b12_in_a_class(self): ...\n"
+        "def test_b3_f4_several(): ...\n"
         "def test_f5(): ...\ndef helper_test_f6_x(): ...\n# def test_f7_x():\ndef test_F8_x(): ...\n"
     )
     (tmp_path / "unit" / "not_a_test.py").write_text("def test_f9_x(): ...\n")
-    assert named_tests(tmp_path) == {3: {"test_f3_plain"}, 12: {"test_f12_in_a_class"}}
+    assert named_tests(tmp_path) == {
+        "F3": {"test_f3_plain"},
+        "B12": {"test_b12_in_a_class"},
+        "B3": {"test_b3_f4_several"},
+        "F4": {"test_b3_f4_several"},
+    }

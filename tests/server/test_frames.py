@@ -84,9 +84,12 @@ async def settled(server: Running) -> None:
     await until(lambda: not (server.protocols or server.server.server_state.tasks or server.connections))
 
 
-@PATHS
-@pytest.mark.parametrize("name", REFUSED)
-async def test_refused(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+def _of_row(row: str) -> pytest.MarkDecorator:
+    names = [name for name in REFUSED if name.startswith(f"{row} ")]
+    return pytest.mark.parametrize("name", names)
+
+
+async def _is_refused(name: str, server: Running, caplog: pytest.LogCaptureFixture) -> None:
     written, code = REFUSED[name]
     async with raw_socket(server.port, "/echo") as client:
         await client.write(written)
@@ -97,7 +100,37 @@ async def test_refused(name: str, server: Running, caplog: pytest.LogCaptureFixt
 
 
 @PATHS
-async def test_B2_a_compressed_bomb(protocol: Any):
+@_of_row("B1")
+async def test_b1_too_large(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+    await _is_refused(name, server, caplog)
+
+
+@PATHS
+@_of_row("B3")
+async def test_b3_a_length_that_cannot_be(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+    await _is_refused(name, server, caplog)
+
+
+@PATHS
+@_of_row("B4")
+async def test_b4_no_utf8(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+    await _is_refused(name, server, caplog)
+
+
+@PATHS
+@_of_row("B5")
+async def test_b5_frames_that_break_the_protocol(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+    await _is_refused(name, server, caplog)
+
+
+@PATHS
+@_of_row("B6")
+async def test_b6_close_frames_that_are_none(name: str, server: Running, caplog: pytest.LogCaptureFixture):
+    await _is_refused(name, server, caplog)
+
+
+@PATHS
+async def test_b2_a_compressed_bomb(protocol: Any):
     async with running(protocol, ws_per_message_deflate=True) as server:
         async with raw_socket(server.port, "/echo", offer="permessage-deflate") as client:
             bomb = _deflated(bytes(16 * 1024 * 1024))
@@ -191,7 +224,7 @@ async def test_a_normal_close_is_echoed(server: Running, payload: bytes, code: i
 
 
 @PATHS
-async def test_B33_messages_after_our_close_are_discarded(server: Running, caplog: pytest.LogCaptureFixture):
+async def test_b33_messages_after_our_close_are_discarded(server: Running, caplog: pytest.LogCaptureFixture):
     async with raw_socket(server.port, "/room/a") as client:
         await until(lambda: server.manager.members("a"))
         (connection,) = server.connections
