@@ -36,7 +36,7 @@ from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.health import Health
-from jararaca_ws.wire.protocol import encode_publication
+from jararaca_ws.wire.publications import encode_publication
 
 __all__ = ["RedisWebSocketConnectionBackend"]
 

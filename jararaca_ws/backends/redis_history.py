@@ -9,7 +9,7 @@ from datetime import timedelta
 from jararaca_ws.backends.base import Entry, Publication, Replay, StreamPosition
 from jararaca_ws.backends.redis_keys import Keys
 from jararaca_ws.backends.redis_scripts import APPEND, HISTORY, PUBLISH_ONCE, Call, Command, Executor
-from jararaca_ws.wire.protocol import encode_publication, kept_header
+from jararaca_ws.wire.publications import encode_publication, kept_header
 
 __all__ = ["RedisHistory"]
 

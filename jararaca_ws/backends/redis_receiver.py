@@ -6,7 +6,7 @@ import logging
 
 from jararaca_ws.backends.base import BroadcastFunc, Entry, EntryFunc, SendFunc
 from jararaca_ws.backends.redis_keys import Channels
-from jararaca_ws.wire.protocol import decode_publication
+from jararaca_ws.wire.publications import decode_publication
 
 __all__ = ["Receiver"]
 

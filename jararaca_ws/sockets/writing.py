@@ -267,8 +267,9 @@ class TaskWriter:
         self._writing = True
         try:
             with self._limit(connection.settings.write_timeout.total_seconds()):
+                packs = connection.form.is_packed
                 while frame is not None:
-                    if connection.form.is_packed:
+                    if packs:
                         frame = frame.packed
                     if frame.binary:
                         await self._send({"type": "websocket.send", "bytes": frame.data})

@@ -10,7 +10,7 @@ from redis import Redis as BlockingRedis
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.errors import BackendUnavailable
-from jararaca_ws.wire.protocol import encode_publication
+from jararaca_ws.wire.publications import encode_publication
 from tests.faults.test_redis import PROBE, accepted, admin, make, poll, started
 from tests.servers import RedisServer
 

@@ -23,11 +23,9 @@ from jararaca_ws.wire.protocol import (
     Gap,
     PresenceUpdate,
     decode,
-    decode_publication,
     encode,
-    encode_publication,
-    kept_header,
 )
+from jararaca_ws.wire.publications import decode_publication, encode_publication, kept_header
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "envelopes.json").read_text(encoding="ascii"))
 TYPES: dict[str, Any] = {

@@ -30,7 +30,7 @@ from jararaca_ws.backends.redis_keys import Keys, escaped
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.testing.recorder import AWKWARD_ROOMS, Recorder
-from jararaca_ws.wire.protocol import encode_publication
+from jararaca_ws.wire.publications import encode_publication
 from tests.unit.played import until
 
 PREFIX = b"jararaca:websocket:send:"

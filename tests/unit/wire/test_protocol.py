@@ -22,11 +22,9 @@ from jararaca_ws.wire.protocol import (
     ErrorMessage,
     Gap,
     decode,
-    decode_publication,
     encode,
-    encode_publication,
-    kept_header,
 )
+from jararaca_ws.wire.publications import decode_publication, encode_publication, kept_header
 
 
 class Plain(BaseModel):
