@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any
 
+import msgpack
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Query, WebSocketException
 from fastapi.middleware.cors import CORSMiddleware
@@ -366,6 +367,19 @@ async def test_text_and_binary_frames_of_one_client():
         await browser.send_text("text")
         await browser.send_bytes(b"\0")
         assert [await browser.receive(), await browser.receive()] == ["text", b"\0"]
+
+
+async def test_one_client_speaks_json_and_another_msgpack():
+    """A serializer is not the server's one choice for all: each client has its own, by subprotocol."""
+    async with running(chat()) as app, entered(app, "lobby", "ana") as (ana, _):
+        async with app.browser("/api/ws/lobby/rui", subprotocols=["jararaca.v1.msgpack", "jararaca.v1"]) as rui:
+            assert isinstance(await rui.receive(), bytes)  # its welcome
+            envelope = {"MESSAGE_ID": Posted.MESSAGE_ID, "message": {"text": "hello"}}
+            await rui.send_bytes(msgpack.packb(envelope))
+            assert await heard(ana) == {"text": "hello", "by": "rui"}
+            while (told := msgpack.unpackb(await rui.receive()))["MESSAGE_ID"] != Posted.MESSAGE_ID:
+                pass
+            assert told["message"] == {"text": "hello", "by": "rui"}
 
 
 async def test_pages_and_middlewares_of_the_application_stay_as_they_are():
