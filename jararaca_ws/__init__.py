@@ -17,6 +17,7 @@ from jararaca_ws.backends.base import (
     PresenceMember,
     PresenceStore,
     Publication,
+    RateLimitingBackend,
     Replay,
     Retention,
     SendFunc,
@@ -96,7 +97,9 @@ from jararaca_ws.interceptors.base import (
 )
 from jararaca_ws.interceptors.health import HealthInterceptor, health_router
 from jararaca_ws.interceptors.message_bus import MessageBusInterceptor
+from jararaca_ws.interceptors.rate_limit import RateLimitInterceptor
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
+from jararaca_ws.limits.rates import Rate
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messagebus import (
     MemoryMessageBus,
@@ -177,6 +180,7 @@ __all__ = [
     "HistoryBackend",
     "MemoryWebSocketConnectionBackend",
     "Publication",
+    "RateLimitingBackend",
     "PresenceBackend",
     "PresenceChange",
     "PresenceMember",
@@ -204,6 +208,8 @@ __all__ = [
     "AppTransactionContext",
     "HttpTransactionData",
     "MessageBusInterceptor",
+    "Rate",
+    "RateLimitInterceptor",
     "MessageBusTransactionData",
     "TransactionData",
     "WebSocketInterceptor",

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from jararaca_ws.limits.rates import Rate
+
 __all__ = [
     "BatchingBackend",
     "BroadcastFunc",
@@ -24,6 +26,7 @@ __all__ = [
     "PresenceMember",
     "PresenceStore",
     "Publication",
+    "RateLimitingBackend",
     "Replay",
     "Retention",
     "SendFunc",
@@ -335,4 +338,20 @@ class PresenceBackend(Protocol):
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
         """Made once by each instance. It is used between the backend's start and its shutdown."""
+        ...
+
+
+@runtime_checkable
+class RateLimitingBackend(Protocol):
+    """A backend that keeps token buckets, for all instances."""
+
+    async def take_token(self, key: str, rate: Rate) -> float:
+        """Take a token from the bucket of this name, in one round trip.
+
+        Returns 0.0. Where there is none: in how many seconds there is one; nothing was taken then. A bucket always
+        has one rate. Cancellation leaves open whether one was taken.
+
+        Raises:
+            BackendUnavailable: nobody knows.
+        """
         ...

@@ -17,6 +17,7 @@ from jararaca_ws.backends.base import (
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
 from jararaca_ws.backends.memory_presence import MemoryPresence
 from jararaca_ws.errors import BackendUnavailable
+from jararaca_ws.limits.rates import Buckets, Rate
 
 __all__ = ["MemoryWebSocketConnectionBackend"]
 
@@ -38,6 +39,7 @@ class MemoryWebSocketConnectionBackend:
         # None where nobody asks for what is kept.
         self._entry: EntryFunc | None = None
         self._presence = MemoryPresence()
+        self._buckets = Buckets()
         self._forget()
 
     def _forget(self) -> None:
@@ -48,6 +50,9 @@ class MemoryWebSocketConnectionBackend:
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
         return self._presence.store(instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
+
+    async def take_token(self, key: str, rate: Rate) -> float:
+        return self._buckets.take(key, rate)
 
     def configure(self, broadcast: BroadcastFunc, send: SendFunc, shutdown_event: asyncio.Event) -> None:
         self._broadcast = broadcast

@@ -31,11 +31,12 @@ from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
 from jararaca_ws.backends.redis_presence import RedisPresence
 from jararaca_ws.backends.redis_receiver import Receiver
-from jararaca_ws.backends.redis_scripts import Command
+from jararaca_ws.backends.redis_scripts import TAKE, Call, Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.health import Health
+from jararaca_ws.limits.rates import Rate
 from jararaca_ws.wire.publications import encode_publication
 
 __all__ = ["RedisWebSocketConnectionBackend"]
@@ -277,6 +278,13 @@ class RedisWebSocketConnectionBackend:
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
         return RedisPresence(self._reader.execute, self._keys, instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
+
+    # --- limits -------------------------------------------------------------------------------------------------------
+
+    async def take_token(self, key: str, rate: Rate) -> float:
+        times = [round(seconds * 1_000_000) for seconds in (rate.interval_s, rate.depth_s)]
+        [missing] = await self._reader.execute([Call(TAKE, (self._keys.bucket(key),), tuple(times))])
+        return int(missing) / 1_000_000
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,9 @@ class Keys:
     def presence(self, room: str) -> bytes:
         return self._key("presence", room)
 
+    def bucket(self, name: str) -> bytes:
+        return self._key("bucket", name)
+
     def instance(self, life: str) -> bytes:
         return f"{self.prefix}:instance:{life}".encode()
 

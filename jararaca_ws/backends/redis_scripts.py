@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "Call", "Command", "Executor", "Script"]
+__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "TAKE", "Call", "Command", "Executor", "Script"]
 
 
 class Script:
@@ -40,3 +40,4 @@ APPEND = Script("append")
 PUBLISH_ONCE = Script("publish_once")
 HISTORY = Script("history")
 ALIVE = Script("alive")
+TAKE = Script("take")

@@ -69,6 +69,23 @@ async def test_health(load: Load):
             assert (await http.get("/health/live")).status_code == 200
 
 
+async def test_rate_limits(load: Load):
+    example = load("rate_limits")
+    async with running(example.app) as (app, http):
+        async with connect(app, "/chat/ws") as socket:
+            for number in range(3):
+                wanted = {"MESSAGE_ID": "report.wanted", "message": {}, "ref": str(number)}
+                await socket.send_text(json.dumps(wanted))
+                answer = await socket.receive_json()
+                assert (answer["MESSAGE_ID"] == "jararaca.error") == (number == 2)
+            assert answer["message"]["code"] == "rate_limited"
+            assert 0 < answer["message"]["retry_after_ms"] <= 1_800_000
+            await socket.send_text(json.dumps({"MESSAGE_ID": "chat.posted", "message": {"text": "hello"}}))
+            assert (await socket.receive_json())["message"] == {"text": "hello"}
+        statuses = [(await http.get("/chat/history")).status_code for _ in range(11)]
+        assert statuses == [200] * 10 + [429]
+
+
 async def test_own_errors(load: Load):
     async with (
         running(load("own_errors").app) as (app, _),
