@@ -70,11 +70,9 @@ class TickFlusher:
         # Whether one of these frames may replace another one.
         self._keyed = False
         self._scheduled = False
-        # The last batch that was joined: in a room, most connections have the same frames to write.
+        # The last batch that was joined, in each form: in a room, most connections have the same frames to write.
         self._batch: list[Frame] = []
-        # None before the first.
-        self._form: WireForm | None = None
-        self._joined = b""
+        self._joined: dict[WireForm, bytes] = {}
 
     def add(self, writer: Flushable) -> None:
         """Have a writer flushed at the end of this turn."""
@@ -99,11 +97,13 @@ class TickFlusher:
 
     def join(self, batch: list[Frame], form: WireForm) -> bytes:
         """The bytes of the frames, made once for neighbours that write the same."""
-        if batch != self._batch or form is not self._form:
-            self._batch, self._form = batch, form
+        if batch is not self._batch and batch != self._batch:
+            self._batch, self._joined = batch, {}
+        joined = self._joined.get(form)
+        if joined is None:
             wires = [frame.wire(form) for frame in batch]
-            self._joined = wires[0] if len(wires) == 1 else b"".join(wires)
-        return self._joined
+            joined = self._joined[form] = wires[0] if len(wires) == 1 else b"".join(wires)
+        return joined
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -122,7 +122,7 @@ class TickFlusher:
                 # One socket's trouble is not the others': they have been woken, and nobody would wake them again.
                 writer.failed(error)
         # Not kept: it may hold on to large frames.
-        self._batch, self._joined = [], b""
+        self._batch, self._joined = [], {}
 
     def _take(self) -> list[tuple[Frame, Sequence[Receiver]]]:
         delivered, self._delivered = self._delivered, []

@@ -56,6 +56,7 @@ def unpack(data: bytes, max_items: int = _MAX_ITEMS) -> str:
         ValueError: it is no msgpack, or holds what JSON has no form for: binary data, extension types, keys that are
             no strings; or it is deeper than JSON may be, or an array is longer than ``max_items``.
     """
+    max_items = min(max_items, len(data))  # each element takes a byte, so more than that is a lie
     value = msgpack.unpackb(
         data, raw=False, strict_map_key=True, max_array_len=max_items, max_bin_len=0, ext_hook=_refuse
     )

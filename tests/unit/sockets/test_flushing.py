@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jararaca_ws.settings import ConnectionSettings
 from jararaca_ws.sockets.flushing import TURN_BYTES, TickFlusher
 from jararaca_ws.wire import frames
-from jararaca_ws.wire.frames import Frame, wire_form
+from jararaca_ws.wire.frames import PLAIN, Frame, WireForm, wire_form
 from tests.unit.played import turns
 from tests.unit.sockets.test_writing import Client, text
 
@@ -216,3 +216,24 @@ async def test_where_nobody_speaks_msgpack_nothing_is_packed(monkeypatch: pytest
     flusher.deliver(Frame(b"{}"), everyone(clients))
     await asyncio.sleep(0)
     assert [client.frames.written for client in clients] == [[wire(Frame(b"{}"))]] * 3
+
+
+async def test_a_batch_is_joined_once_for_each_form_however_the_clients_are_mixed(monkeypatch: pytest.MonkeyPatch):
+    joined: list[WireForm] = []
+    wire_of = Frame.wire
+
+    def counting(frame: Frame, form: WireForm) -> bytes:
+        if not frame.binary:
+            joined.append(form)
+        return wire_of(frame, form)
+
+    flusher = TickFlusher()
+    clients = await ready(flusher, 8)
+    for client in clients[::2]:
+        client.connection.form = wire_form(None, True)
+    monkeypatch.setattr(Frame, "wire", counting)
+    batch = [Frame(b'{"n":%d}' % n) for n in range(5)]
+    for frame in batch:
+        flusher.deliver(frame, everyone(clients))
+    await asyncio.sleep(0)
+    assert joined == [wire_form(None, True)] * 5 + [PLAIN] * 5

@@ -104,8 +104,13 @@ def test_random_bytes_raise_nothing_but_a_value_error():
 def test_arrays_in_arrays_that_promise_much_take_bounded_memory():
     """Each makes room for what it says that it has, before anything of it has come."""
     filler = bytes(2**20)
-    for count, problem, limit_mib in ((65535, "max_array_len", 1), (8192, "incomplete", 70)):
-        data = (b"\xdc" + count.to_bytes(2)) * 1024 + filler[: 8 * count]
+    for count, length, problem, limit_mib in (
+        (65535, 2**20, "max_array_len", 1),
+        (8192, 64 * 1024, "incomplete", 70),
+        (8192, 4096, "max_array_len", 1),
+        (4096, 4096, "incomplete", 35),
+    ):
+        data = ((b"\xdc" + count.to_bytes(2)) * 1024 + filler)[:length]
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match=problem):
