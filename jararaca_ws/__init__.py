@@ -126,7 +126,7 @@ from jararaca_ws.microservice import (
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.rpc import WebSocketRequest
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.supervision import Backoff
@@ -149,7 +149,7 @@ __all__ = [
     "create_http_server",
     # WebSockets
     "CloseCode",
-    "ConnectionSettings",
+    "WebSocketSettings",
     "ConnectionState",
     "Delivery",
     "HistoryMessage",

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from jararaca_ws.configuring import unknown_variables
 from jararaca_ws.errors import ConfigurationError, Unavailable
 from jararaca_ws.lifespan import WatchedLifespan
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messagebus.worker import MessageBusWorker
 from jararaca_ws.microservice import Microservice, create_http_server
-from jararaca_ws.settings import ConnectionSettings
-from jararaca_ws.sockets.draining import DRAIN_WINDOW_VARIABLE
+from jararaca_ws.settings import WebSocketSettings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,6 +39,7 @@ __all__ = ["main"]
 _STOPPED, _CRASHED, _USAGE, _REFUSED, _UNAVAILABLE = range(5)
 
 _AN_APPLICATION = "a Microservice, or what create_http_server() made of one"
+_UNTIL = ", until SIGTERM or SIGINT"
 _EXIT_CODES = """\
 exit codes:
   0  stopped as asked, by SIGTERM or SIGINT (Ctrl-C)
@@ -94,11 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_worker(commands)
+    _command(commands, "settings", _print_settings, "print the settings that are in force, secrets masked")
     return parser
 
 
 def _add_serve(commands: Any) -> None:
-    serve = _command(commands, "serve", _serve, "serve HTTP and WebSockets, with uvicorn")
+    serve = _command(commands, "serve", _serve, "serve HTTP and WebSockets, with uvicorn", _UNTIL)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument(
         "--port", type=_whole(0, 65535), default=8000, metavar="PORT", help="port to listen on (default: %(default)s)"
@@ -113,10 +116,9 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument(
         "--drain-window",
         type=_whole(0),
-        default=5,
         metavar="SECONDS",
         help="over how long the WebSockets are closed after SIGTERM, each at a moment of its own; "
-        "a second signal ends everything at once (default: %(default)s)",
+        "a second signal ends everything at once (default: drain_window of the application)",
     )
     serve.add_argument(
         "--ws-max-size",
@@ -134,7 +136,7 @@ def _add_serve(commands: Any) -> None:
 
 
 def _add_worker(commands: Any) -> None:
-    worker = _command(commands, "worker", _worker, "handle the messages of the message bus")
+    worker = _command(commands, "worker", _worker, "handle the messages of the message bus", _UNTIL)
     worker.add_argument(
         "--grace",
         type=_whole(0),
@@ -146,12 +148,12 @@ def _add_worker(commands: Any) -> None:
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, end: str = ""
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}, until SIGTERM or SIGINT.",
+        description=f"{summary[0].upper()}{summary[1:]}{end}.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -220,51 +222,57 @@ def _is_asgi(app: Any) -> bool:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.drain_window is not None:  # for the interceptor, where our server cannot drain
+        os.environ[WebSocketSettings.variable("drain_window")] = str(arguments.drain_window)
     app: Any = _load(arguments.target, arguments.app_dir)
+    settings = _settings_of(app)
     if isinstance(app, Microservice):
         app = create_http_server(app)
     elif not _is_asgi(app):
         raise _not_an_application(arguments.target, app)
     _log_to_stderr(arguments.log_level)
     lifespan = WatchedLifespan(app)
-    server = _server(lifespan, arguments, arguments.ws_max_size or _max_message_bytes(app))
+    server = _server(lifespan, arguments, settings)
     _check_port(arguments.host, arguments.port)
     return _run_server(server, lifespan)
 
 
-def _max_message_bytes(app: Any) -> int:
-    """What the application allows; the default where it does not say, or will only when it is started."""
+def _managers(app: object) -> list[WebSocketConnectionManager]:
     microservice = _microservice(app)
-    for interceptor in () if microservice is None else microservice.interceptors:
-        manager = getattr(interceptor, "manager", None)
-        if isinstance(manager, WebSocketConnectionManager):
-            return manager.settings.max_message_bytes
-    return ConnectionSettings().max_message_bytes
+    interceptors = () if microservice is None else microservice.interceptors
+    managers = (getattr(interceptor, "manager", None) for interceptor in interceptors)
+    return [manager for manager in managers if isinstance(manager, WebSocketConnectionManager)]
 
 
-def _server(app: ASGIApp, arguments: argparse.Namespace, max_message_bytes: int) -> uvicorn.Server:
+def _settings_of(app: object) -> WebSocketSettings:
+    """Those of the application; of the environment where it does not say, or will only when it is started."""
+    return next((manager.settings for manager in _managers(app)), None) or WebSocketSettings()
+
+
+def _server(app: ASGIApp, arguments: argparse.Namespace, settings: WebSocketSettings) -> uvicorn.Server:
     try:
         import uvicorn
         import websockets  # noqa: F401 - without it uvicorn refuses every WebSocket
     except ImportError as missing:
         cure = 'pip install "jararaca-ws[server]"'
         raise _CannotRun(_USAGE, f"serving takes {missing.name}, which is not installed: {cure}") from None
-    make_server, protocols = _fastest(arguments.drain_window)
+    window_s = settings.drain_window.total_seconds() if arguments.drain_window is None else arguments.drain_window
+    make_server, protocols = _fastest(window_s, settings)
     config = uvicorn.Config(
         app,
         host=arguments.host,
         port=arguments.port,
         log_level=arguments.log_level,
         # uvicorn's own default waits without limit.
-        timeout_graceful_shutdown=max(arguments.graceful_timeout, arguments.drain_window + 2),
-        ws_max_size=max_message_bytes,
+        timeout_graceful_shutdown=max(arguments.graceful_timeout, ceil(window_s) + 2),
+        ws_max_size=arguments.ws_max_size or settings.max_message_bytes,
         ws_per_message_deflate=arguments.ws_per_message_deflate,
         **protocols,
     )
     return make_server(config)
 
 
-def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], dict[str, Any]]:
+def _fastest(drain_window_s: float, settings: WebSocketSettings) -> tuple[type[uvicorn.Server], dict[str, Any]]:
     """The server and the protocols with the fast path; where they cannot work, what this uvicorn has."""
     try:
         from jararaca_ws.server import DrainingServer, HTTPProtocol, WebSocketProtocol
@@ -272,10 +280,25 @@ def _fastest(drain_window_s: int) -> tuple[type[uvicorn.Server], dict[str, Any]]
         import uvicorn
 
         logging.getLogger("jararaca_ws").warning("WebSockets are served the slow way: %s", unsuitable)
-        os.environ[DRAIN_WINDOW_VARIABLE] = str(drain_window_s)  # then the interceptor drains
-        return uvicorn.Server, {}
+        return uvicorn.Server, {}  # and the interceptor drains
     WebSocketProtocol.drain_window_s = drain_window_s
+    WebSocketProtocol.send_buffer_bytes = settings.send_buffer_bytes
     return DrainingServer, {"ws": WebSocketProtocol, "http": HTTPProtocol}
+
+
+def _print_settings(arguments: argparse.Namespace) -> int:
+    app = _load(arguments.target, arguments.app_dir)
+    managers = _managers(app)
+    if not managers:
+        raise _CannotRun(_USAGE, f"{arguments.target} has no WebSocketInterceptor, or makes it only when it is started")
+    for manager in managers:
+        for what, settings in manager.effective_settings().items():
+            print(what)
+            for name, value, source in settings:
+                print(f"  {name} = {value}  ({source})")
+    for problem in unknown_variables(os.environ):
+        print(f"jararaca-ws: the environment variable {problem}", file=sys.stderr)
+    return _STOPPED
 
 
 def _check_port(host: str, port: int) -> None:

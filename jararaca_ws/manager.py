@@ -24,6 +24,7 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, decode_command
+from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
@@ -38,7 +39,7 @@ from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
 from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.typed_rooms import AnyRoom, Room, authorize, check_room_patterns
@@ -71,7 +72,7 @@ class WebSocketConnectionManager(Publishing):
         self,
         backend: WebSocketConnectionBackend,
         *,
-        settings: ConnectionSettings | None = None,
+        settings: WebSocketSettings | None = None,
         presence: PresenceSettings | None = None,
     ) -> None:
         if not isinstance(backend, WebSocketConnectionBackend):
@@ -79,7 +80,7 @@ class WebSocketConnectionManager(Publishing):
                 f"a {type(backend).__name__} is not a WebSocket backend",
                 "it needs the methods of WebSocketConnectionBackend",
             )
-        self.settings = settings or ConnectionSettings()
+        self.settings = settings or WebSocketSettings()
         self.admission = Admission(self.settings)
         self.flusher = TickFlusher()
         # None where the backend keeps no histories.
@@ -131,6 +132,11 @@ class WebSocketConnectionManager(Publishing):
         counters, flusher = self.delivery.counters, self.flusher
         return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
 
+    def effective_settings(self) -> dict[str, list[EffectiveSetting]]:
+        """How this instance is set, by the class of what is set; without secrets."""
+        parts = [self.settings, *(() if self._presence is None else (self._presence[1],)), self.backend]
+        return {type(part).__name__: part.effective() for part in parts if isinstance(part, HasSettings)}
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -142,6 +148,7 @@ class WebSocketConnectionManager(Publishing):
             BackendUnavailable: the backend cannot be reached.
         """
         check_message_ids()
+        warn_of_unknown_variables()
         check_room_patterns()
         self._started = True
         self.draining = False

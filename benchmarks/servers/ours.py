@@ -8,7 +8,6 @@ from fastapi import FastAPI
 
 from benchmarks.servers.control import REDIS_URL, Control, rooms_of
 from jararaca_ws import (
-    ConnectionSettings,
     MemoryWebSocketConnectionBackend,
     Microservice,
     Receive,
@@ -18,6 +17,7 @@ from jararaca_ws import (
     WebSocketEndpoint,
     WebSocketInterceptor,
     WebSocketMessage,
+    WebSocketSettings,
     create_http_server,
 )
 from jararaca_ws.wire.protocol import encode
@@ -40,7 +40,7 @@ class Controlled(WebSocketInterceptor):
 
 websockets = Controlled(
     backend=RedisWebSocketConnectionBackend(REDIS_URL) if REDIS_URL else MemoryWebSocketConnectionBackend(),
-    settings=ConnectionSettings(handshake_rate=None),  # the load is one client, and comes at once
+    settings=WebSocketSettings(handshake_rate=None),  # the load is one client, and comes at once
 )
 
 

@@ -34,6 +34,7 @@ from jararaca_ws.backends.redis_receiver import Receiver
 from jararaca_ws.backends.redis_scripts import TAKE, Call, Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
+from jararaca_ws.configuring import EffectiveSetting, written
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.health import Health
 from jararaca_ws.limits.rates import Rate
@@ -120,6 +121,17 @@ class RedisWebSocketConnectionBackend:
             retry_window=2 * publish_timeout,
             publish=self._publish,
         )
+        self._set: dict[str, object] = {
+            "prefix": prefix or send_pubsub_channel or names,
+            "probe_interval": probe_interval,
+            "connect_timeout": connect_timeout,
+            "publish_timeout": publish_timeout,
+            "subscribe_timeout": subscribe_timeout,
+            "unsubscribe_linger": unsubscribe_linger,
+            "max_pending_bytes": max_pending_bytes,
+            "history_meta_ttl": history_meta_ttl,
+            "idempotency_window": idempotency_window,
+        }
         # None before configure.
         self._gap_func: GapFunc | None = None
         # Ids for what comes without one.
@@ -156,6 +168,11 @@ class RedisWebSocketConnectionBackend:
         self._subscriber = make_subscriber(
             link, probe=(probe, lambda nonce: publisher.submit([("PUBLISH", probe, nonce)]))
         )
+
+    def effective(self) -> list[EffectiveSetting]:
+        """How it is set, by its arguments; without passwords."""
+        given = {"conn": str(self._server), **self._set}
+        return [EffectiveSetting(name, written(value), "argument or default") for name, value in given.items()]
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

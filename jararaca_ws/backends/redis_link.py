@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -99,6 +99,18 @@ class Link:
     def address(self) -> tuple[str, int]:
         """Host and port, where it has them."""
         return self._options.get("host", ""), int(self._options.get("port", 0))
+
+    def __str__(self) -> str:
+        """Where the server is, as a URL; without the password."""
+        options = self._options
+        user = f"{options.get('username') or ''}:***@" if options.get("password") else ""
+        if "path" in options:
+            return f"unix://{user}{options['path']}"
+        if "connection_pool" in options:
+            return f"the master {getattr(options['connection_pool'], 'service_name', '?')} of a Sentinel"
+        is_tls = isinstance(self._make, type) and issubclass(self._make, SSLConnection)
+        scheme = "rediss" if is_tls else "redis"
+        return f"{scheme}://{user}{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
 
     async def open(self) -> AbstractConnection:
         """A new connection, ready for commands.

@@ -53,6 +53,10 @@ class Topology:
         self._asked_at = 0.0
         self._task = Supervised("jararaca_ws Redis cluster topology", self._work)
 
+    def __str__(self) -> str:
+        """The nodes that the client was given, without passwords."""
+        return f"a cluster: {', '.join(map(str, self._seeds.values()))}"
+
     def on_change(self, settle: Settle) -> None:
         """``settle`` is called after each answer, with None, and after each failure to get one, with that."""
         self._listeners.append(settle)

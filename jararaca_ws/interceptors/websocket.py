@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, ClassVar
@@ -15,7 +14,6 @@ from starlette.routing import BaseRoute
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, provide_ws_message_sender
-from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
 from jararaca_ws.interceptors.base import (
@@ -31,9 +29,9 @@ from jararaca_ws.microservice.controllers import controller_path, join_paths
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.routing import check_paths, endpoint_route, endpoints_of
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
-from jararaca_ws.sockets.draining import default_drain_window, drained_on_signals
+from jararaca_ws.sockets.draining import drained_on_signals
 from jararaca_ws.staging import Stage, Staged
 
 __all__ = ["WebSocketInterceptor"]
@@ -57,10 +55,7 @@ class WebSocketInterceptor:
 
     Args:
         backend: carries messages between instances; `MemoryWebSocketConnectionBackend` where None.
-        settings: limits of each connection.
-        drain_window: over how long the sockets are closed after SIGTERM or SIGINT, each at a moment of its own, before
-            the server gets the signal. Where None, as the environment variable ``JARARACA_WS_DRAIN_WINDOW_S`` says, or
-            5 s. A server that drains by itself (``jararaca-ws serve``) has a window of its own.
+        settings: what connections may take; where None, what the environment says, or the defaults.
         presence: how it is kept who is in which room; not at all where None.
 
     Attributes:
@@ -73,13 +68,9 @@ class WebSocketInterceptor:
         self,
         backend: WebSocketConnectionBackend | None = None,
         *,
-        settings: ConnectionSettings | None = None,
+        settings: WebSocketSettings | None = None,
         presence: PresenceSettings | None = None,
-        drain_window: timedelta | None = None,
     ) -> None:
-        if drain_window is not None and drain_window < timedelta(0):
-            raise ConfigurationError(f"drain_window={drain_window!r} cannot be", "give one that is not negative")
-        self._drain_window = drain_window
         self.manager = WebSocketConnectionManager(
             backend or MemoryWebSocketConnectionBackend(), settings=settings, presence=presence
         )
@@ -89,8 +80,7 @@ class WebSocketInterceptor:
     async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
         """Start the manager and its backend, and stop them; drain when the process is told to end meanwhile."""
         self._service = str(getattr(app, "name", ""))
-        window = default_drain_window() if self._drain_window is None else self._drain_window
-        async with self.manager, drained_on_signals(self.manager, window):
+        async with self.manager, drained_on_signals(self.manager, self.manager.settings.drain_window):
             yield
 
     def install(self, app: FastAPI, *, interceptors: Sequence[Any] = ()) -> None:

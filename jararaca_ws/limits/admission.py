@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from jararaca_ws.limits.handshakes import HandshakePace
 from jararaca_ws.limits.rates import Rate
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 
 __all__ = ["Admission"]
@@ -32,7 +32,7 @@ class Admission:
         refused: how many handshakes were, because too many came at once.
     """
 
-    def __init__(self, settings: ConnectionSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: WebSocketSettings, clock: Callable[[], float] = time.monotonic) -> None:
         rate = settings.handshake_rate
         # None where handshakes are not limited.
         self._pace = (

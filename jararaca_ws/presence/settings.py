@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_json
+from pydantic_settings import SettingsConfigDict
 
-from jararaca_ws.errors import BadMetadata, ConfigurationError
+from jararaca_ws.configuring import Amount, Duration, Settings
+from jararaca_ws.errors import BadMetadata
 from jararaca_ws.wire.protocol import is_finite
 
 __all__ = ["PresenceSettings"]
@@ -17,33 +18,25 @@ __all__ = ["PresenceSettings"]
 _metadata: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceSettings:
-    """How presence is kept. The same for all instances of an application.
+class PresenceSettings(Settings):
+    """How presence is kept. The same for all instances of an application; documented in ``docs/settings.md``."""
 
-    Attributes:
-        ttl: within it the members of an instance that was killed are shown no more, nor are watchers left untold.
-        grace: how long an identity whose last connection has left still counts as there.
-        window: watchers of a room are told at most once in this time.
-        threshold: with more identities than this in a room its watchers are told only how many.
-        max_metadata_bytes: of one connection, as JSON.
-    """
+    model_config = SettingsConfigDict(env_prefix="JARARACA_WS_PRESENCE_")
 
-    ttl: timedelta = timedelta(seconds=30)
-    grace: timedelta = timedelta(seconds=15)
-    window: timedelta = timedelta(seconds=1)
-    threshold: int = 500
-    max_metadata_bytes: int = 1024
+    ttl: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=30)
+    """Within it the members of an instance that was killed are shown no more, nor are watchers left untold."""
 
-    def __post_init__(self) -> None:
-        for name in ("threshold", "max_metadata_bytes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
-                raise ConfigurationError(f"{name}={value!r} cannot be", "give a whole number, at least 0")
-        for name in ("ttl", "grace", "window"):
-            value = getattr(self, name)
-            if not isinstance(value, timedelta) or value < timedelta(0) or (name == "ttl" and not value):
-                raise ConfigurationError(f"{name}={value!r} cannot be", "give a timedelta; only ttl may not be zero")
+    grace: Duration = timedelta(seconds=15)
+    """How long an identity whose last connection has left still counts as there."""
+
+    window: Duration = timedelta(seconds=1)
+    """Watchers of a room are told at most once in this time."""
+
+    threshold: Amount = 500
+    """With more identities than this in a room its watchers are told only how many."""
+
+    max_metadata_bytes: Amount = 1024
+    """Of one connection, as JSON."""
 
     @property
     def life_s(self) -> float:

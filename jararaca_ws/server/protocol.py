@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from websockets.frames import Frame
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from jararaca_ws.errors import ConfigurationError
-from jararaca_ws.sockets.draining import default_drain_window
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.waiting import Flag, Mailbox
 from jararaca_ws.sockets.writing import DIRECT_FRAMES
 from jararaca_ws.wire.protocol import CloseCode
@@ -27,15 +25,8 @@ from jararaca_ws.wire.protocol import CloseCode
 __all__ = ["WebSocketProtocol"]
 
 
-def _from_environment(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isascii() or not value.isdecimal():
-        raise ConfigurationError(f"the environment variable {name} is {value!r}", "it is a whole number")
-    return int(value)
-
-
-SEND_BUFFER_BYTES = _from_environment("JARARACA_WS_SO_SNDBUF", 128 * 1024)
-"""The kernel's send buffer of each socket. Left alone it grows to megabytes, for each reader that has stalled."""
+_SETTINGS = WebSocketSettings()
+"""Of the environment. ``jararaca-ws serve`` has those of the application."""
 
 _LAST_WORD_S = 1.0
 """What a socket has to take what is written last, its close frame for instance, before it is dropped."""
@@ -89,7 +80,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         drain_window_s: over how many seconds the sockets are closed when the server stops. For the whole process.
     """
 
-    drain_window_s = default_drain_window().total_seconds()
+    drain_window_s = _SETTINGS.drain_window.total_seconds()
+    send_buffer_bytes = _SETTINGS.send_buffer_bytes
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
@@ -127,8 +119,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.write_frames: Callable[[bytes], None] = transport.write
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is not None and SEND_BUFFER_BYTES > 0:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if raw is not None and self.send_buffer_bytes > 0:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -18,7 +18,7 @@ from jararaca_ws.errors import InvalidMessage, NotBound, one_line
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.rooms import check_room, connection_id
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.refusals import Refusals
 from jararaca_ws.sockets.socket_state import SocketState
@@ -96,7 +96,7 @@ class WebSocketConnection(SocketState):
     )
 
     def __init__(
-        self, scope: Scope, settings: ConnectionSettings | None = None, flusher: TickFlusher | None = None
+        self, scope: Scope, settings: WebSocketSettings | None = None, flusher: TickFlusher | None = None
     ) -> None:
         super().__init__(settings, flusher)
         self.scope = scope

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import signal
 import threading
@@ -18,33 +17,16 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.writing import DIRECT_FRAMES
 
-__all__ = ["DRAIN_WINDOW_VARIABLE", "default_drain_window", "drained_on_signals"]
+__all__ = ["drained_on_signals"]
 
 _log = logging.getLogger("jararaca_ws")
 
-DRAIN_WINDOW_VARIABLE = "JARARACA_WS_DRAIN_WINDOW_S"
-
 _LAST_WORD_S = 0.5
 """What the sockets that were closed last have to take their close frames, before the server gets its signal."""
-
-
-def default_drain_window() -> timedelta:
-    """What the environment variable says, in seconds; 5 s without it.
-
-    Raises:
-        ConfigurationError: it is not a whole number.
-    """
-    value = os.environ.get(DRAIN_WINDOW_VARIABLE, "5")
-    if not value.isascii() or not value.isdecimal():
-        raise ConfigurationError(
-            f"the environment variable {DRAIN_WINDOW_VARIABLE} is {value!r}", "it is a whole number, of seconds"
-        )
-    return timedelta(seconds=int(value))
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from jararaca_ws.errors import ErrorCategory, InvalidMessage, JararacaError
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 
 __all__ = ["Refusals"]
 
@@ -15,7 +15,7 @@ class Refusals:
 
     __slots__ = ("_counts", "_settings")
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: WebSocketSettings) -> None:
         self._settings = settings
         # By the name of the setting that limits them: how many, and since when.
         self._counts: dict[str, tuple[int, float]] = {}

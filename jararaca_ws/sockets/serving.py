@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jararaca_ws.answering import headers_of
 from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line, quoted
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.socket_state import ConnectionState
@@ -72,7 +72,7 @@ class ServedWebSocket:
         scope: Scope,
         receive: Receive,
         send: Send,
-        settings: ConnectionSettings | None = None,
+        settings: WebSocketSettings | None = None,
         flusher: TickFlusher | None = None,
     ) -> None:
         self.connection = WebSocketConnection(scope, settings, flusher)

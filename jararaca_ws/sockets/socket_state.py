@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from jararaca_ws.errors import ConnectionClosed
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.queues import InboundQueue, OutboundQueue
 from jararaca_ws.sockets.waiting import Flag
@@ -68,9 +68,9 @@ class SocketState:
         "write_now",
     )
 
-    def __init__(self, settings: ConnectionSettings | None, flusher: TickFlusher | None) -> None:
+    def __init__(self, settings: WebSocketSettings | None, flusher: TickFlusher | None) -> None:
         self.id = uuid.uuid4().hex
-        self.settings = settings or ConnectionSettings()
+        self.settings = settings or WebSocketSettings()
         self.flusher = flusher or TickFlusher()
         #: See `flushing.Receiver`.
         self.direct: Callable[[bytes], None] | None = None

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from jararaca_ws import (
     Backoff,
-    ConnectionSettings,
     Get,
     MemoryMessageBus,
     Message,
@@ -25,6 +24,7 @@ from jararaca_ws import (
     WebSocketEndpoint,
     WebSocketInterceptor,
     WebSocketMessage,
+    WebSocketSettings,
     recoverable,
     use_ws_manager,
 )
@@ -111,7 +111,7 @@ app = Microservice(
     controllers=[ChaosController, ChaosHandlers],
     interceptors=[
         WebSocketInterceptor(
-            backend=RedisWebSocketConnectionBackend(REDIS_URL), settings=ConnectionSettings(max_recovered=10_000)
+            backend=RedisWebSocketConnectionBackend(REDIS_URL), settings=WebSocketSettings(max_recovered=10_000)
         ),
         MessageBusInterceptor(
             # A worker that is killed again and again is no reason to give a message up here.

@@ -26,7 +26,7 @@ from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.rooms import instance_room
 from jararaca_ws.rpc import WebSocketRequest
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
 from tests.unit.played import Socket, errors_in, turns, until
@@ -198,7 +198,7 @@ async def test_a_connection_that_goes_and_a_caller_that_is_cancelled(two: Starte
 async def test_a_client_that_is_asked_too_much_is_not_asked(two: Started, caplog: pytest.LogCaptureFixture):
     async with two() as instances:
         ana = await instances.socket(1, user="ana")
-        for n in range(ConnectionSettings().max_pending_calls):
+        for n in range(WebSocketSettings().max_pending_calls):
             ana.connection.asking().expect(f"own {n}")
         with pytest.raises(CallTimeout):
             await instances.managers[0].call_user("ana", HowMany(), timedelta(milliseconds=100))

@@ -19,7 +19,7 @@ from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.errors import BackendUnavailable, BadRoom
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.presence import PresenceSettings
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
@@ -58,7 +58,7 @@ def make(request: pytest.FixtureRequest) -> MakeBackend:
 def two(make: MakeBackend) -> Started:
     @asynccontextmanager
     async def started(
-        presence: PresenceSettings = QUICK, settings: ConnectionSettings | None = None
+        presence: PresenceSettings = QUICK, settings: WebSocketSettings | None = None
     ) -> AsyncIterator[Cluster]:
         managers = [WebSocketConnectionManager(make(), presence=presence, settings=settings) for _ in range(2)]
         async with cluster(*managers) as instances:
@@ -315,7 +315,7 @@ async def test_rooms_of_our_own_have_no_presence(two: Started):
 
 
 async def test_a_state_too_large_for_the_outbound_queue_is_told_as_a_count(two: Started):
-    async with two(settings=ConnectionSettings(max_queue_bytes=2000)) as instances:
+    async with two(settings=WebSocketSettings(max_queue_bytes=2000)) as instances:
         for n in range(6):
             socket = await instances.socket(0, "a", user=f"u{n}")
             await socket.connection.set_metadata({"x": "x" * 400})

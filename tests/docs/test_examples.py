@@ -21,7 +21,7 @@ from playwright.async_api import Page, async_playwright
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
 
-from jararaca_ws import Microservice, WebSocketInterceptor, create_http_server
+from jararaca_ws import Microservice, WebSocketInterceptor, cli, create_http_server
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect, lifespan
 from tests.servers import OwnedProcess, RabbitMQServer, RedisServer, free_port
 from tests.servers.process import answer
@@ -97,6 +97,18 @@ async def test_own_errors(load: Load):
             told.append((await ana.receive_json())["message"])
         assert [one["code"] for one in told] == ["auction_over", "too_fast"]
         assert [one.get("retry_after_ms") for one in told] == [None, 2000]
+
+
+def test_own_settings(load: Load, capsys: pytest.CaptureFixture[str]):
+    manager = load("own_settings").app.interceptors[0].manager
+    assert (manager.settings.max_rooms, manager.settings.max_recovered) == (16, 300)
+    assert cli.main(["settings", "own_settings:app", "--app-dir", str(EXAMPLES)]) == 0
+    printed = capsys.readouterr().out
+    assert "  max_rooms = 16  (argument)\n" in printed
+    assert "  write_timeout = 3  (argument)\n" in printed
+    assert "  ttl = 60  (argument)\n" in printed
+    assert "redis://ana:***@localhost:6379/0" in printed
+    assert "secret" not in printed
 
 
 async def test_fastapi_host(load: Load):

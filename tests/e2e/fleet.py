@@ -67,7 +67,7 @@ class PlainUvicorn:
                 *("--ws", "websockets-sansio", *options, "tests.e2e.drained_app:app"),
             ],
             log=directory / f"uvicorn-{self.port}.log",
-            env={**os.environ, "JARARACA_WS_DRAIN_WINDOW_S": str(drain_window_s), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "JARARACA_WS_DRAIN_WINDOW": str(drain_window_s), "PYTHONUNBUFFERED": "1"},
         )
         self.process.wait_until(lambda: b"200 OK" in answer(self.port, b"GET /info HTTP/1.0\r\n\r\n"))
 

@@ -33,7 +33,7 @@ class Served:
                 *("--port", str(self.port), "tests.e2e.hosted_app:app"),
             ],
             log=directory / f"{self.port}.log",
-            env={**os.environ, "REDIS_URL": redis.url, "JARARACA_WS_DRAIN_WINDOW_S": "0", "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "REDIS_URL": redis.url, "JARARACA_WS_DRAIN_WINDOW": "0", "PYTHONUNBUFFERED": "1"},
         )
 
     def wait_until_up(self) -> None:

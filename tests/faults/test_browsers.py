@@ -10,11 +10,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.testing import FaultProxy
 from tests.server.running import Note, Running, running, until
 
-SETTINGS = ConnectionSettings(
+SETTINGS = WebSocketSettings(
     max_queue_bytes=256 * 1024, write_timeout=timedelta(seconds=0.5), close_timeout=timedelta(seconds=0.3)
 )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import jararaca_ws
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from tests.faults.test_redis import admin, channels, make, poll, started
 from tests.server.running import CLOSE, PING, PONG, Note, frame, raw_socket, running, until
 from tests.servers import RedisServer
@@ -71,7 +71,7 @@ async def test_f43_the_link_to_redis_does_not_mind(redis_server: RedisServer, ju
 
 
 async def test_f43_a_socket_does_not_mind(jump: Jump):
-    settings = ConnectionSettings(write_timeout=timedelta(seconds=5))
+    settings = WebSocketSettings(write_timeout=timedelta(seconds=5))
     async with running(settings=settings, ws_ping_interval=0.2, ws_ping_timeout=5) as server:
         async with raw_socket(server.port, "/room/a") as client:
             await until(lambda: server.manager.members("a"))

@@ -20,7 +20,7 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.server import HTTPProtocol, WebSocketProtocol
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 
 FAST: Any = WebSocketProtocol
@@ -134,7 +134,7 @@ async def running(
     protocol: Any = FAST,
     *,
     controller: type = Sockets,
-    settings: ConnectionSettings | None = None,
+    settings: WebSocketSettings | None = None,
     app: Any = None,
     **config: Any,
 ) -> AsyncIterator[Running]:

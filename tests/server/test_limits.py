@@ -12,7 +12,7 @@ import pytest
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.microservice import Microservice, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from tests.server.running import (
     BINARY,
@@ -46,7 +46,7 @@ LIMIT = 1000
 )
 async def test_b1_the_framework_refuses_what_the_server_lets_through(protocol: Any, written: bytes, is_refused: bool):
     """uvicorn's own default is 16 MiB."""
-    settings = ConnectionSettings(max_message_bytes=LIMIT)
+    settings = WebSocketSettings(max_message_bytes=LIMIT)
     async with running(protocol, settings=settings, ws_max_size=16 * 1024 * 1024) as server:
         async with raw_socket(server.port, "/echo") as client:
             await client.write(written)
@@ -152,7 +152,7 @@ async def test_f44_all_who_come_at_once_are_back_soon_and_nobody_is_asked_by_all
             asked.append(time.monotonic())  # as a database would be
             await connection.closed.wait()
 
-    settings = ConnectionSettings(handshake_rate=rate, handshake_burst=burst)
+    settings = WebSocketSettings(handshake_rate=rate, handshake_burst=burst)
     interceptor = WebSocketInterceptor(settings=settings)
     app = create_http_server(Microservice(controllers=[Authenticated], interceptors=[interceptor]))
     async with running(FAST, app=app, backlog=count) as server:

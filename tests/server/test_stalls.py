@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import encode
@@ -36,7 +36,7 @@ from tests.server.running import (
     until,
 )
 
-SETTINGS = ConnectionSettings(
+SETTINGS = WebSocketSettings(
     max_queue_bytes=256 * 1024, write_timeout=timedelta(seconds=0.5), close_timeout=timedelta(seconds=0.3)
 )
 LIMIT_S = 0.8 + 1.0  # write_timeout + close_timeout, and a second for a busy machine
@@ -281,7 +281,7 @@ async def test_f23_a_handler_that_raises(protocol: Any, caplog: pytest.LogCaptur
 @pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
 async def test_f24_a_handler_that_never_reads(protocol: Any):
     """Its client says a lot, and answers pings behind that: it is healthy."""
-    settings = ConnectionSettings(read_patience=timedelta(seconds=0.1))
+    settings = WebSocketSettings(read_patience=timedelta(seconds=0.1))
     async with running(protocol, settings=settings, ws_ping_interval=0.2, ws_ping_timeout=0.4) as server:
         async with connect(server.url("/idle"), compression=None) as client:
             await until(lambda: server.connections)
@@ -302,7 +302,7 @@ async def test_f21_a_client_that_goes_while_its_handler_is_busy_and_its_queue_is
     ASGI alone cannot say so before the queued messages are read: under another server the connection goes when its
     handler reads on, or when something is sent to it (docs/deployment.md).
     """
-    settings = ConnectionSettings(max_inbound_messages=4, handler_grace=timedelta(seconds=0.2))
+    settings = WebSocketSettings(max_inbound_messages=4, handler_grace=timedelta(seconds=0.2))
     async with running(FAST, settings=settings, ws_ping_interval=0.3, ws_ping_timeout=0.3) as server:
         async with raw_socket(server.port, "/busy/a") as client:
             await until(lambda: server.manager.members("a"))

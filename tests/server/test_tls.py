@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from tests.server.running import FAST, Note, running, until
 
-SETTINGS = ConnectionSettings(
+SETTINGS = WebSocketSettings(
     max_queue_bytes=256 * 1024, write_timeout=timedelta(seconds=0.5), close_timeout=timedelta(seconds=0.3)
 )
 HANDSHAKE = (

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from jararaca_ws import cli
+from jararaca_ws.settings import WebSocketSettings
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_new_enough(version: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_line_falls_back_with_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     uvicorn_is("0.30.6", monkeypatch)
-    assert cli._fastest(5) == (uvicorn.Server, {})
+    assert cli._fastest(5, WebSocketSettings()) == (uvicorn.Server, {})
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
     assert "0.30.6" in line.getMessage()
@@ -57,6 +58,6 @@ def test_the_command_line_falls_back_with_one_line(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("value", ["lots", "", "1e5"])
 def test_a_send_buffer_that_is_none_is_refused_by_name(value: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("JARARACA_WS_SO_SNDBUF", value)
-    with pytest.raises(Exception, match="JARARACA_WS_SO_SNDBUF"):  # of which kind is not our business
+    monkeypatch.setenv("JARARACA_WS_SEND_BUFFER_BYTES", value)
+    with pytest.raises(Exception, match="JARARACA_WS_SEND_BUFFER_BYTES"):  # of which kind is not our business
         importlib.import_module("jararaca_ws.server")

@@ -24,7 +24,7 @@ from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.wire.protocol import SUBPROTOCOL
 from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL
 from tests.unit.played import Socket, serving, turns, until, until_closed
@@ -209,7 +209,7 @@ def recover_frame(positions: dict[str, StreamPosition]) -> str:
 
 @asynccontextmanager
 async def fleet(
-    count: int = 1, settings: ConnectionSettings | None = None, store: Store | None = None
+    count: int = 1, settings: WebSocketSettings | None = None, store: Store | None = None
 ) -> AsyncIterator[list[Instance]]:
     store = store or Store()
     before = asyncio.all_tasks() - {asyncio.current_task()}

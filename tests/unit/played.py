@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 
 from jararaca_ws.manager import WebSocketConnectionManager
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.serving import ServedWebSocket
 
@@ -100,7 +100,7 @@ class Socket:
     """One connection that is being served, and the server under it."""
 
     def __init__(
-        self, handler: Handler, settings: ConnectionSettings | None, subprotocols: list[str], extensions: dict[str, Any]
+        self, handler: Handler, settings: WebSocketSettings | None, subprotocols: list[str], extensions: dict[str, Any]
     ) -> None:
         self.server = FakeServer()
         scope = {
@@ -125,7 +125,7 @@ class Socket:
 async def serving(
     handler: Handler,
     *,
-    settings: ConnectionSettings | None = None,
+    settings: WebSocketSettings | None = None,
     manager: WebSocketConnectionManager | None = None,
     subprotocols: list[str] | None = None,
     extensions: dict[str, Any] | None = None,

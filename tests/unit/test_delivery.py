@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from jararaca_ws import ConfigurationError, ConnectionSettings, Delivery, MessageNotEncodable, WebSocketMessage
+from jararaca_ws import ConfigurationError, Delivery, MessageNotEncodable, WebSocketMessage, WebSocketSettings
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.delivery import ephemeral, header_of, latest, split
 from jararaca_ws.manager import WebSocketConnectionManager
@@ -40,7 +40,7 @@ class Said(WebSocketMessage):
     n: int
 
 
-SLIM = ConnectionSettings(max_queue_bytes=2000)
+SLIM = WebSocketSettings(max_queue_bytes=2000)
 
 
 def bodies(socket: Socket) -> list[dict[str, object]]:

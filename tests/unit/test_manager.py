@@ -27,7 +27,7 @@ from jararaca_ws.errors import (
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.rooms import is_instance
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import SUBPROTOCOL, encode
@@ -118,7 +118,7 @@ class FourMethods:
 
 @asynccontextmanager
 async def instance(
-    backend: Any = None, settings: ConnectionSettings | None = None
+    backend: Any = None, settings: WebSocketSettings | None = None
 ) -> AsyncIterator[WebSocketConnectionManager]:
     async with WebSocketConnectionManager(
         MemoryWebSocketConnectionBackend() if backend is None else backend, settings=settings
@@ -149,7 +149,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(backend: Any = None, settings: ConnectionSettings | None = None) -> AsyncIterator[House]:
+async def house(backend: Any = None, settings: WebSocketSettings | None = None) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack, instance(backend, settings) as manager:
         yield House(manager, stack)
 
@@ -158,7 +158,7 @@ def texts(socket: Socket) -> list[str]:
     return [json.loads(frame)["message"]["text"] for frame in socket.server.frames]
 
 
-SLIM = ConnectionSettings(
+SLIM = WebSocketSettings(
     max_queue_bytes=4 * (len(encode(News()).data) + Frame.OVERHEAD),
     write_timeout=timedelta(milliseconds=500),
     close_timeout=timedelta(milliseconds=10),
@@ -585,9 +585,7 @@ class TestLife:
             assert len(manager.connections) == 0
 
     async def test_f16_stop_is_not_held_up_by_a_stalled_reader(self):
-        settings = ConnectionSettings(
-            write_timeout=timedelta(milliseconds=50), close_timeout=timedelta(milliseconds=20)
-        )
+        settings = WebSocketSettings(write_timeout=timedelta(milliseconds=50), close_timeout=timedelta(milliseconds=20))
         async with AsyncExitStack() as stack:
             manager = WebSocketConnectionManager(MemoryWebSocketConnectionBackend(), settings=settings)
             await manager.start()

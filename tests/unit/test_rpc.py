@@ -14,13 +14,13 @@ from jararaca_ws import (
     CallTimeout,
     ConfigurationError,
     ConnectionClosed,
-    ConnectionSettings,
     MessageIdUnset,
     RestController,
     WebSocketConnection,
     WebSocketEndpoint,
     WebSocketMessage,
     WebSocketRequest,
+    WebSocketSettings,
 )
 from jararaca_ws.rpc import reply_type
 from jararaca_ws.testing import connect
@@ -229,7 +229,7 @@ async def test_an_answer_in_the_moment_of_the_cancellation_is_no_error():
 
 async def test_a_client_that_does_not_read_is_no_hang():
     # The outbound queue is full, so the question itself waits.
-    settings = ConnectionSettings(max_queue_bytes=400)
+    settings = WebSocketSettings(max_queue_bytes=400)
     caller = Caller(lambda connection: connection.call(Confirm(question="x" * 100), timeout=SOON))
     async with serving(until_closed, settings=settings) as socket:
         socket.server.taking.clear()
@@ -247,7 +247,7 @@ async def test_a_client_that_does_not_read_is_no_hang():
 
 
 async def test_only_so_many_calls_wait_for_one_client():
-    limit = ConnectionSettings().max_pending_calls
+    limit = WebSocketSettings().max_pending_calls
     async with serving(until_closed) as socket:
         calls = [asyncio.create_task(socket.connection.call(Confirm())) for _ in range(limit)]
         requests = await asked(socket, limit)

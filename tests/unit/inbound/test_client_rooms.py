@@ -14,13 +14,13 @@ from jararaca_ws import (
     BackendUnavailable,
     CloseCode,
     ConfigurationError,
-    ConnectionSettings,
     RestController,
     Room,
     WebSocketConnection,
     WebSocketEndpoint,
     WebSocketInterceptor,
     WebSocketMessage,
+    WebSocketSettings,
     recoverable,
     use_ws_manager,
 )
@@ -281,7 +281,7 @@ def test_a_ref_is_a_short_string_or_none(ref: Any):
 
 
 async def test_a_client_is_in_so_many_rooms_at_most():
-    interceptor = WebSocketInterceptor(settings=ConnectionSettings(max_rooms=4))  # two are the application's
+    interceptor = WebSocketInterceptor(settings=WebSocketSettings(max_rooms=4))  # two are the application's
     async with running(Chat, interceptor=interceptor) as app:
         async with connect(app.asgi, "/ws/open", subprotocols=V1) as socket:
             assert await refused(socket, "join", {"rooms": ["chat-7", "chat-8", "chat-9"]}) == "room_limit"

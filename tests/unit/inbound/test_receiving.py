@@ -18,7 +18,7 @@ from jararaca_ws.interceptors.base import AppTransactionContext
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import InLoopWebSocket, connect
 from jararaca_ws.wire.protocol import SUBPROTOCOL
@@ -550,7 +550,7 @@ class TestErrors:
                     cancelled.set()
                     raise
 
-        interceptor = WebSocketInterceptor(settings=ConnectionSettings(handler_grace=timedelta(0)))
+        interceptor = WebSocketInterceptor(settings=WebSocketSettings(handler_grace=timedelta(0)))
         before = asyncio.all_tasks()
         async with running(Controller, interceptor=interceptor) as app:
             async with connect(app.asgi, "/ws") as socket:
@@ -595,7 +595,7 @@ class TestOrder:
     @pytest.mark.parametrize("concurrency", [1, 3])
     async def test_a_client_that_floods_is_not_read(self, concurrency: int):
         controller, handling, go = self.controller(concurrency)
-        interceptor = WebSocketInterceptor(settings=ConnectionSettings(max_inbound_messages=4))
+        interceptor = WebSocketInterceptor(settings=WebSocketSettings(max_inbound_messages=4))
         async with running(controller, interceptor=interceptor) as app, connect(app.asgi, "/ws") as socket:
             for n in range(50):
                 await send(socket, Posted(text=str(n)))

@@ -3,7 +3,6 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from jararaca_ws.context import provide_ws_manager, use_ws_manager
 from jararaca_ws.errors import (
     BackendUnavailable,
     BadRoom,
-    ConfigurationError,
     DuplicateEndpoint,
     MessageNotEncodable,
     NotBound,
@@ -25,7 +23,7 @@ from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Get, Post, RestController
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import connect, lifespan
 from tests.unit.apps import App, application, end_of, running
@@ -361,8 +359,8 @@ class TestWiring:
             assert await told(socket) == "acme"
 
     async def test_settings_reach_every_connection(self):
-        settings = ConnectionSettings(max_queue_bytes=12345)
-        seen: list[ConnectionSettings] = []
+        settings = WebSocketSettings(max_queue_bytes=12345)
+        seen: list[WebSocketSettings] = []
 
         class Controller:
             @WebSocketEndpoint("/ws")
@@ -411,8 +409,3 @@ async def test_while_it_drains_new_sockets_are_refused():
         app.manager.draining = True
         assert (await end_of(app, "/listen")).status == 503
         assert app.manager.rooms, "those that are open have their turn"
-
-
-def test_a_drain_window_that_is_negative():
-    with pytest.raises(ConfigurationError, match="drain_window"):
-        WebSocketInterceptor(drain_window=timedelta(seconds=-1))

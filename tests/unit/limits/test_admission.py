@@ -11,11 +11,11 @@ from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, RestController, create_http_server
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import WebSocketClosed, connect, lifespan
 
-TWO = ConnectionSettings(handshake_rate=1, handshake_burst=2)
+TWO = WebSocketSettings(handshake_rate=1, handshake_burst=2)
 
 
 class Posted(WebSocketMessage):
@@ -81,7 +81,7 @@ async def test_one_handshake_too_many_is_answered_503(make: Any):
 
 
 async def test_nothing_is_limited_where_nothing_is_to_be():
-    settings = ConnectionSettings(handshake_rate=None, handshake_burst=1)
+    settings = WebSocketSettings(handshake_rate=None, handshake_burst=1)
     app = create_http_server(
         Microservice(controllers=[Sockets], interceptors=[WebSocketInterceptor(settings=settings)])
     )

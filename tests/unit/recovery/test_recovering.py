@@ -14,7 +14,7 @@ from jararaca_ws.backends.base import Replay, StreamPosition
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.protocol import SUBPROTOCOL
 from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL, RecoveryRequest
@@ -205,7 +205,7 @@ async def test_a_slow_client_gets_a_long_replay_at_its_own_pace():
 
 @pytest.mark.parametrize(("count", "recovered"), [(3, True), (4, False)])
 async def test_p4_a_replay_of_too_many_bytes_is_said_to_be_none(count: int, recovered: bool):
-    settings = ConnectionSettings(max_recovered_bytes=3 * 1100)
+    settings = WebSocketSettings(max_recovered_bytes=3 * 1100)
     async with fleet() as [one]:
         start = await fill(one, count, padding="x" * 1000)
         async with serving(
@@ -286,7 +286,7 @@ async def test_128_rooms_are_recovered():
 
 @pytest.mark.parametrize("first", ['{"MESSAGE_ID":"app.hello","message":{}}', "no JSON", "nothing at all"])
 async def test_a_client_that_sends_no_positions_loses_nothing_from_its_join_on(first: str):
-    settings = ConnectionSettings(recover_timeout=timedelta(milliseconds=50))
+    settings = WebSocketSettings(recover_timeout=timedelta(milliseconds=50))
     async with fleet(settings=settings) as [one]:
         await fill(one, 2)
         read: list[Any] = []

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from jararaca_ws.errors import BackendUnavailable, BadRoom, ConnectionClosed, IllegalTransition, NotBound
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.socket_state import ConnectionState
 from jararaca_ws.wire.frames import Frame
@@ -30,7 +30,7 @@ def ms(milliseconds: float) -> timedelta:
     return timedelta(milliseconds=milliseconds)
 
 
-def settings(**overrides: Any) -> ConnectionSettings:
+def settings(**overrides: Any) -> WebSocketSettings:
     """Short waits; a queue of ten small frames."""
     defaults: dict[str, Any] = {
         "max_queue_bytes": 10 * frame().size,
@@ -38,7 +38,7 @@ def settings(**overrides: Any) -> ConnectionSettings:
         "close_timeout": ms(20),
         "handler_grace": ms(5000),
     }
-    return ConnectionSettings(**{**defaults, **overrides})
+    return WebSocketSettings(**{**defaults, **overrides})
 
 
 def frame(n: int = 0) -> Frame:
@@ -453,7 +453,7 @@ class TestTheClientsEnd:
     async def test_f24_a_handler_that_never_reads_stays_healthy_and_learns_of_the_end(
         self, caplog: pytest.LogCaptureFixture
     ):
-        async with serving(until_closed, settings=ConnectionSettings(read_patience=ms(10))) as socket:
+        async with serving(until_closed, settings=WebSocketSettings(read_patience=ms(10))) as socket:
             for _ in range(500):
                 socket.server.text(note())
             socket.connection.enqueue(frame(7))

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.sockets.connection import WebSocketConnection
-from jararaca_ws.sockets.draining import default_drain_window, drained_on_signals
+from jararaca_ws.sockets.draining import drained_on_signals
 from jararaca_ws.sockets.writing import DIRECT_FRAMES
 from tests.unit.played import turns, until
 
@@ -188,13 +187,3 @@ async def test_outside_of_the_main_thread_nothing_happens(server: Server, manage
             return signal.getsignal(signal.SIGTERM)
 
     assert await asyncio.to_thread(asyncio.run, look()) == server.handle
-
-
-def test_the_window_of_the_environment(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("JARARACA_WS_DRAIN_WINDOW_S", raising=False)
-    assert default_drain_window() == timedelta(seconds=5)
-    monkeypatch.setenv("JARARACA_WS_DRAIN_WINDOW_S", "12")
-    assert default_drain_window() == timedelta(seconds=12)
-    monkeypatch.setenv("JARARACA_WS_DRAIN_WINDOW_S", "1.5")
-    with pytest.raises(ConfigurationError, match="JARARACA_WS_DRAIN_WINDOW_S"):
-        default_drain_window()

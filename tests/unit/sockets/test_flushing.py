@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.flushing import TURN_BYTES, TickFlusher
 from jararaca_ws.wire import frames
 from jararaca_ws.wire.frames import PLAIN, Frame, WireForm, wire_form
 from tests.unit.played import turns
 from tests.unit.sockets.test_writing import Client, text
 
-SETTINGS = ConnectionSettings(max_queue_bytes=8 * 1024 * 1024)
+SETTINGS = WebSocketSettings(max_queue_bytes=8 * 1024 * 1024)
 
 
 async def ready(flusher: TickFlusher, count: int) -> list[Client]:

@@ -20,7 +20,7 @@ from jararaca_ws.errors import (
     RateLimited,
     TokenExpired,
 )
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.protocol import SUBPROTOCOL
 from tests.unit.played import Socket, errors_in, serving, until, until_closed
@@ -79,7 +79,7 @@ async def test_who_understands_no_control_message_is_told_where_it_waits():
         assert frame["ref"] == "7"
 
 
-async def refused(count: int, error: Exception, settings: ConnectionSettings | None = None, **options: Any) -> Any:
+async def refused(count: int, error: Exception, settings: WebSocketSettings | None = None, **options: Any) -> Any:
     """The code with which a client is closed that is refused so often; None where it is not."""
     async with serving(until_closed, settings=settings) as socket:
         for _ in range(count):
@@ -92,7 +92,7 @@ async def refused(count: int, error: Exception, settings: ConnectionSettings | N
         return socket.server.close[0]
 
 
-LIMITS = ConnectionSettings(max_invalid_messages=2, max_denials=4, max_rate_limited=6)
+LIMITS = WebSocketSettings(max_invalid_messages=2, max_denials=4, max_rate_limited=6)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_what_is_no_strike_is_not_counted():
 
 
 async def test_what_was_long_ago_counts_no_more():
-    settings = ConnectionSettings(max_denials=2, refusal_window=timedelta(0))
+    settings = WebSocketSettings(max_denials=2, refusal_window=timedelta(0))
     assert await refused(30, PermissionDenied("a"), settings) is None
 
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.exceptions import WebSocketException
 
 from jararaca_ws.errors import ConnectionClosed
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.serving import _say_that_frames_leave_one_by_one
@@ -24,7 +24,7 @@ from jararaca_ws.wire.protocol import CloseCode
 from tests.unit.played import FakeServer, Socket, errors_in, serving, turns, until, until_closed
 
 SCOPE: dict[str, Any] = {"type": "websocket", "path": "/", "headers": []}
-SETTINGS = ConnectionSettings(
+SETTINGS = WebSocketSettings(
     max_queue_bytes=4096, write_timeout=timedelta(seconds=0.05), close_timeout=timedelta(seconds=0.02)
 )
 
@@ -98,7 +98,7 @@ class Client:
         self,
         flusher: TickFlusher,
         *,
-        settings: ConnectionSettings = SETTINGS,
+        settings: WebSocketSettings = SETTINGS,
         accepted: bool = True,
         frames: FakeFrames | None = None,
     ) -> None:
@@ -214,7 +214,7 @@ async def test_what_was_joined_is_not_kept(flusher: TickFlusher):
 
 async def test_a_long_queue_takes_turns():
     flusher = TickFlusher()
-    settings = ConnectionSettings(max_queue_bytes=4 * 1024 * 1024)
+    settings = WebSocketSettings(max_queue_bytes=4 * 1024 * 1024)
     long, short = (Client(flusher, settings=settings) for _ in range(2))
     for n in range(40):
         long.connection.enqueue(text(str(n), 32 * 1024))
@@ -277,7 +277,7 @@ async def test_closed_before_the_accept(flusher: TickFlusher):
 
 
 async def test_a_close_follows_what_is_queued(flusher: TickFlusher):
-    settings = ConnectionSettings()
+    settings = WebSocketSettings()
     client = Client(flusher, settings=settings)
     for n in range(20):
         client.connection.enqueue(text(str(n), 32 * 1024))
