@@ -246,6 +246,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.close()
         self._drop_soon()
 
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn has it; but that logs a traceback for text that is not UTF-8, so any client could fill the log."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        message: Any = {"type": "websocket.receive", "bytes": data}
+        if self.curr_msg_data_type == "text":
+            try:
+                message = {"type": "websocket.receive", "text": data.decode()}
+            except UnicodeDecodeError:
+                self._fail(CloseCode.INVALID_DATA, "")
+                return
+        self.queue.put_nowait(message)
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
     def handle_pong(self, event: Frame) -> None:
         if not self._is_flooded():
             super().handle_pong(event)

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,7 @@ class Running:
     server: uvicorn.Server
     manager: WebSocketConnectionManager
     port: int
+    protocol: Any
 
     @property
     def protocols(self) -> list[Any]:
@@ -150,7 +151,7 @@ async def running(
     serving = asyncio.create_task(server.serve([listening]))
     try:
         await until(lambda: server.started or serving.done())
-        yield Running(server, interceptor.manager, listening.getsockname()[1])
+        yield Running(server, interceptor.manager, listening.getsockname()[1], protocol)
     finally:
         for left in list(server.server_state.connections):
             left.transport.abort()
@@ -193,6 +194,11 @@ class RawSocket:
 
     async def write(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.raw, data)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be written."""
+        with suppress(OSError):  # the server has gone
+            self.raw.shutdown(socket.SHUT_WR)
 
     async def read(self, size: int = 65536) -> bytes:
         return await asyncio.get_running_loop().sock_recv(self.raw, size)

@@ -8,7 +8,7 @@ import json
 import resource
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -293,6 +293,27 @@ async def test_f24_a_handler_that_never_reads(protocol: Any):
             assert connection.alive
             assert connection.enqueue(_frame(Note(n=1)))
             assert json.loads(await client.recv())["message"]["n"] == 1
+
+
+@pytest.mark.parametrize("protocol", [pytest.param(FAST, id="fast"), pytest.param(PLAIN, id="plain")])
+async def test_b32_who_sends_while_the_handler_is_busy_is_read_no_more(protocol: Any):
+    """What it has sent beyond the queue stays in the kernel's buffers; what is sent to it arrives."""
+    data = frame(TEXT, b"x" * 16_000) * 16
+    async with running(protocol) as server, raw_socket(server.port, "/busy/a") as client:
+        await until(lambda: server.manager.members("a"))
+        written = 0
+        with suppress(TimeoutError):
+            while written < 64 * 1024 * 1024:
+                async with asyncio.timeout(1):
+                    await client.write(data)
+                written += len(data)
+        assert written < 32 * 1024 * 1024
+        (waiting,) = server.protocols
+        assert waiting.read_paused
+        (connection,) = server.connections
+        assert connection.inbound.size <= connection.settings.max_inbound_bytes
+        await server.manager.send(["a"], Note(n=1))
+        assert json.loads((await client.frame())[1])["message"]["n"] == 1
 
 
 async def test_f21_a_client_that_goes_while_its_handler_is_busy_and_its_queue_is_full():
