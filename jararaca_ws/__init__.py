@@ -3,6 +3,9 @@
 Everything a user needs is importable from here; ``docs/`` explains it, ``docs/concepts.md`` fixes the words.
 """
 
+from jararaca_ws.auth.jwt_checker import JWTChecker
+from jararaca_ws.auth.sources import CookieToken, HeaderToken, MessageToken, QueryTicket, SubprotocolToken
+from jararaca_ws.auth.user import PresentedToken, User
 from jararaca_ws.backends.base import (
     BatchingBackend,
     BroadcastFunc,
@@ -11,6 +14,7 @@ from jararaca_ws.backends.base import (
     GapFunc,
     GapReportingBackend,
     HistoryBackend,
+    KeepingBackend,
     PresenceBackend,
     PresenceChange,
     PresenceEntry,
@@ -170,6 +174,15 @@ __all__ = [
     "ephemeral",
     "latest",
     "recoverable",
+    # who a client is
+    "CookieToken",
+    "HeaderToken",
+    "JWTChecker",
+    "MessageToken",
+    "PresentedToken",
+    "QueryTicket",
+    "SubprotocolToken",
+    "User",
     # backends
     "BatchingBackend",
     "BroadcastFunc",
@@ -178,6 +191,7 @@ __all__ = [
     "GapFunc",
     "GapReportingBackend",
     "HistoryBackend",
+    "KeepingBackend",
     "MemoryWebSocketConnectionBackend",
     "Publication",
     "RateLimitingBackend",

@@ -21,6 +21,7 @@ __all__ = [
     "Disconnect",
     "Leave",
     "Moved",
+    "Revoke",
     "decode_command",
     "encode_command",
 ]
@@ -45,6 +46,19 @@ class Leave(_Command):
 
     command: Literal["leave"] = "leave"
     rooms: list[str]
+
+
+class Revoke(_Command):
+    """To all instances: what was issued to this user, or this token, counts no more.
+
+    Attributes:
+        at: seconds since 1970; newer tokens of the user are not meant.
+    """
+
+    command: Literal["revoke"] = "revoke"
+    user_id: str | None
+    token_id: str | None
+    at: float
 
 
 class Moved(_Command):
@@ -86,7 +100,7 @@ class Deliver(_Command):
     payload: str
 
 
-Command = Disconnect | Leave | Moved | Ask | Answer | Deliver
+Command = Disconnect | Leave | Revoke | Moved | Ask | Answer | Deliver
 _adapter: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="command")])
 
 

@@ -12,10 +12,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from jararaca_ws.answering import add_answers, add_upgrade_answer
+from jararaca_ws.auth.door import was_let_in
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError
-from jararaca_ws.inbound.websocket_router import RUNTIME_KEY
+from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, interceptor_of, runtime_of
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
@@ -31,9 +32,11 @@ async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
     """The connection of this WebSocket: a FastAPI dependency, ``Depends(current_connection)``.
 
     It is known to the manager, so broadcasts reach it, and not accepted yet: that is the endpoint's to do, with
-    ``connection.accept()`` or ``websocket.accept()``, after it has joined its rooms for example.
+    ``connection.accept()`` or ``websocket.accept()``, after it has joined its rooms for example. Where the interceptor
+    has an ``authenticate=``, the client was asked who it is: see `WebSocketConnection.user`.
 
     Raises:
+        OriginNotAllowed, AuthenticationFailed: it may not connect.
         ConfigurationError: it is no WebSocket, or nothing of ours serves it.
         ConnectionClosed: the client has gone.
     """
@@ -43,6 +46,8 @@ async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
     if isinstance(connection, WebSocketConnection):
         # FastAPI's own object for this socket: it has to see who accepts.
         connection.websocket = websocket
+        if not was_let_in(websocket.scope):
+            await interceptor_of(runtime_of(websocket)).door.let_in(connection, use_ws_manager())
     return await use_ws_manager().add_websocket(websocket)
 
 

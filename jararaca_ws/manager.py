@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from starlette.websockets import WebSocket
 
+from jararaca_ws.auth.tokens import Tokens
 from jararaca_ws.backends.base import (
     BatchingBackend,
     GapReportingBackend,
@@ -23,7 +24,7 @@ from jararaca_ws.backends.base import (
     WebSocketConnectionBackend,
 )
 from jararaca_ws.calling import RemoteCalls
-from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, decode_command
+from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, Revoke, decode_command
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
@@ -38,7 +39,7 @@ from jararaca_ws.publishing import Publishing
 from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
-from jararaca_ws.rooms import check_room, check_rooms, instance_room, is_internal
+from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal, user_room
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
@@ -64,6 +65,7 @@ class WebSocketConnectionManager(Publishing):
 
     Attributes:
         admission: what stands before the handshakes of this instance.
+        tokens: of the connections of this instance.
         delivery: the connections and rooms of this instance, and what is delivered to them.
         draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
     """
@@ -111,6 +113,7 @@ class WebSocketConnectionManager(Publishing):
             self._recoveries,
             self._moved,
         )
+        self.tokens = Tokens(self.backend, self.settings.expiry_warning.total_seconds())
         self._tracker = None if self._presence is None else self._make_tracker(*self._presence)
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
@@ -163,7 +166,7 @@ class WebSocketConnectionManager(Publishing):
             if isinstance(self.backend, StartableBackend):
                 await self.backend.start()
             if self._subscriber is not None:
-                await self._subscriber.subscribe([instance_room(self.instance_id)])
+                await self._subscriber.subscribe([instance_room(self.instance_id), ALL_INSTANCES])
             if self._tracker is not None:
                 await self._tracker.start()
         except BaseException:
@@ -184,6 +187,7 @@ class WebSocketConnectionManager(Publishing):
 
     async def _shut_backend_down(self) -> None:
         self._stopping.set()
+        await self.tokens.stop()
         await self._calls.stop()
         await self._recoveries.stop()
         if self._healer is not None:
@@ -208,6 +212,8 @@ class WebSocketConnectionManager(Publishing):
             reason = "it is about to end"
         elif self._healer is not None and not self._healer.healthy:
             reason = "what was missed cannot be read yet"
+        elif not self.tokens.healthy:
+            reason = "whether tokens were revoked cannot be read yet"
         elif self._tracker is not None and not self._tracker.healthy:
             reason = "presence is not up to date"
         own = Health(name="websockets", healthy=not reason, reason=reason)
@@ -314,6 +320,7 @@ class WebSocketConnectionManager(Publishing):
     def _let_go(self, connection: WebSocketConnection) -> None:
         self.delivery.connections.pop(connection, None)
         self.delivery.by_id.pop(connection.id, None)
+        self.tokens.forget(connection)
         self._joining.leave_all(connection)
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -386,6 +393,10 @@ class WebSocketConnectionManager(Publishing):
             return
         if isinstance(command, Disconnect | Leave):
             obey(command, self.delivery.rooms.snapshot(rooms), self._joining.leave)
+        elif isinstance(command, Revoke):
+            user_id = command.user_id
+            of_user = () if user_id is None else self.delivery.rooms.members(user_room(user_id))
+            self.tokens.revocations.obey(command, of_user)
         elif isinstance(command, Ask):
             self._calls.asked(command, self.delivery.rooms.snapshot(rooms))
         elif isinstance(command, Answer):
@@ -430,6 +441,7 @@ class WebSocketConnectionManager(Publishing):
 
     def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
         self.delivery.report_gap(rooms, broadcasts=broadcasts)
+        self.tokens.may_have_missed(self.connections)
         if self._tracker is not None:
             self._tracker.nudged(rooms)
 

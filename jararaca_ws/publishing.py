@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from jararaca_ws.auth.tickets import MAX_TICKET_LIFE
+from jararaca_ws.auth.tokens import Tokens
+from jararaca_ws.auth.user import User
 from jararaca_ws.backends.base import BatchingBackend, Publication, WebSocketConnectionBackend
 from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.commands import Command, Deliver, Disconnect, Leave, encode_command
@@ -12,7 +15,7 @@ from jararaca_ws.delivering import LocalDelivery
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
-from jararaca_ws.rooms import check_rooms, instance_of, instance_room
+from jararaca_ws.rooms import ALL_INSTANCES, check_rooms, instance_of, instance_room
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
 from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.users import room_of_user
@@ -24,6 +27,9 @@ __all__ = ["Publishing"]
 
 class Publishing:
     """The half of a `WebSocketConnectionManager` that reaches users and connections, wherever they are."""
+
+    # Made at each start anew, by who starts it.
+    tokens: Tokens
 
     def __init__(self, backend: WebSocketConnectionBackend, preparation: Preparation, delivery: LocalDelivery) -> None:
         self.backend = backend
@@ -117,6 +123,44 @@ class Publishing:
         """
         room = room_of_user(user_id)
         return await self._calls.call(room, request, self._preparation.unkept(request, "a user"), timeout)
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    async def revoke(
+        self, *, user_id: str | None = None, token_id: str | None = None, lifetime: timedelta = timedelta(days=1)
+    ) -> None:
+        """Have tokens count no more: all of a user that were issued until now, or the one with this id.
+
+        When it returns, every instance refuses them at new handshakes. Connections that were opened with them are
+        closed with 4500, on every instance, within moments.
+
+        Args:
+            user_id: whose tokens. Those issued later count again; without a `User.issued_at` none does.
+            token_id: which one, as `User.token_id` has it.
+            lifetime: the longest that one of your tokens lives; for so long it is remembered.
+
+        Raises:
+            ValueError: both were given, or none; or a lifetime that is none.
+            ConfigurationError: the backend keeps nothing: see `KeepingBackend`.
+            BackendUnavailable: the backend did not accept it: ask again.
+        """
+        self._check_started()
+        await self._command([ALL_INSTANCES], await self.tokens.revocations.add(user_id, token_id, lifetime))
+
+    async def mint_ticket(self, user: User, life: timedelta = MAX_TICKET_LIFE) -> str:
+        """A ticket for an endpoint with a `QueryTicket`: lets one connection in as this user, once, on any instance.
+
+        Args:
+            user: who `WebSocketConnection.user` will be; its claims are JSON.
+            life: how soon it has to be used; at most 30 s.
+
+        Raises:
+            ValueError: it would live for longer; or claims that are no JSON.
+            ConfigurationError: the backend keeps nothing: see `KeepingBackend`.
+            BackendUnavailable: there is no ticket.
+        """
+        self._check_started()
+        return await self.tokens.tickets.mint(user, life)
 
     # --- connections --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from jararaca_ws.errors import BadConnectionId, BadName, BadRoom
 from jararaca_ws.typed_rooms import AnyRoom, Room
 
 __all__ = [
+    "ALL_INSTANCES",
     "MAX_ROOM_BYTES",
     "RoomRegistry",
     "check_room",
@@ -91,6 +92,9 @@ _INTERNAL = "\x01"
 _USER = f"{_INTERNAL}user:"
 _PRESENCE = f"{_INTERNAL}presence:"
 _INSTANCE = f"{_INTERNAL}instance:"
+
+ALL_INSTANCES = f"{_INTERNAL}instances"
+"""What is sent to every instance; no connection is in it."""
 
 
 def is_internal(room: str) -> bool:

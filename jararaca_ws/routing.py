@@ -15,6 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
 
+from jararaca_ws.auth.access import INHERITED, PUBLIC, Access, AllowedOrigins, Authenticate, Inherited, StatedAccess
+from jararaca_ws.auth.door import Door
+from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
@@ -70,6 +73,11 @@ class WebSocketEndpoint:
             ``jararaca.leave``; the room's `Room.authorize` is asked each time.
         client_sends: the types of messages that a client may send, with ``jararaca.send``, to a room of these classes
             while it is in it.
+        authenticate: who the client is: an ``async def`` function that gets the `PresentedToken` and what else a
+            FastAPI function may have, and returns a `User`; None refuses. Asked before anything else. None: nobody
+            asks. What is not given here is as the interceptor has it.
+        token_from: where the token is looked for; in the ``Authorization`` header and the subprotocols by default.
+        allowed_origins: of pages, ``https://app.example.com``; ``"*"`` for all. Has to be given for a `CookieToken`.
 
     Raises:
         ConfigurationError: at once, for a function that is not ``async def``, and for rooms and messages that are none.
@@ -87,6 +95,9 @@ class WebSocketEndpoint:
         binary: bool = False,
         client_rooms: Sequence[type[Room[Any]]] = (),
         client_sends: Sequence[type[WebSocketMessage]] = (),
+        authenticate: Authenticate | Inherited | None = INHERITED,
+        token_from: Sequence[TokenSource] | None = None,
+        allowed_origins: AllowedOrigins | None = None,
     ) -> None:
         if not isinstance(path, str):
             raise ConfigurationError("@WebSocketEndpoint was used without a path", 'write @WebSocketEndpoint("/path")')
@@ -96,6 +107,7 @@ class WebSocketEndpoint:
         self.dependencies = dependencies
         self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
         self.client_rooms = ClientRooms(tuple(client_rooms), tuple(client_sends))
+        self.access = StatedAccess(authenticate, token_from, allowed_origins)
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "a @WebSocketEndpoint")
@@ -183,8 +195,10 @@ def check_paths(endpoints: Sequence[Endpoint]) -> None:
             raise DuplicateEndpoint(endpoint.path, first.function, endpoint.function)
 
 
-def endpoint_route(endpoint: Endpoint, *, manager: WebSocketConnectionManager, host: Host) -> APIWebSocketRoute:
-    """The route that serves an endpoint.
+def endpoint_route(
+    endpoint: Endpoint, *, manager: WebSocketConnectionManager, host: Host, access: Access = PUBLIC
+) -> APIWebSocketRoute:
+    """The route that serves an endpoint; ``access`` is what it has where it does not say itself who may connect.
 
     One unit of work of the host goes around the endpoint, FastAPI's dependencies included, and one around each message
     that a `Receive` method handles; within them, it builds the controller.
@@ -198,11 +212,13 @@ def endpoint_route(endpoint: Endpoint, *, manager: WebSocketConnectionManager, h
         )
     except (AssertionError, ValueError) as error:  # starlette's way to say that a path is none
         raise ConfigurationError(f"the WebSocket path {endpoint.path!r} cannot be served ({error})") from error
-    route.app = _served(route.app, endpoint, manager, host)
+    where = _name(endpoint.function)
+    door = Door(endpoint.spec.access.over(access, where), where, endpoint.path)
+    route.app = _served(route.app, endpoint, manager, host, door)
     return route
 
 
-def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host) -> ASGIApp:
+def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host, door: Door) -> ASGIApp:
     """FastAPI's application for one route, between our receive and our send."""
 
     def unit_of_work(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
@@ -217,6 +233,7 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
 
         async def handle() -> None:
             await admit(manager, connection)
+            await door.let_in(connection, manager)
             async with unit_of_work(connection.websocket):
                 await app(scope, socket.receive, socket.send)
             if endpoint.dispatch is not None and connection.accepted:

@@ -58,6 +58,13 @@ class WebSocketSettings(Settings):
     recover_timeout: Duration = timedelta(seconds=10)
     """How long a client that comes back may take to send its positions, before it counts as one without."""
 
+    auth_timeout: Duration = timedelta(seconds=10)
+    """How long a client may take to say who it is, in its first message, before it is closed with 4502; and how long
+    `authenticate=` may take to look at a token."""
+
+    expiry_warning: Duration = timedelta(seconds=25)
+    """How long before its token expires a client is told."""
+
     max_rooms: Count = 128
     """How many rooms a connection may be in when its client asks for one more. The application's own joins are not
     limited."""

@@ -20,6 +20,7 @@ __all__ = [
     "GapFunc",
     "GapReportingBackend",
     "HistoryBackend",
+    "KeepingBackend",
     "PresenceBackend",
     "PresenceChange",
     "PresenceEntry",
@@ -354,4 +355,24 @@ class RateLimitingBackend(Protocol):
         Raises:
             BackendUnavailable: nobody knows.
         """
+        ...
+
+
+@runtime_checkable
+class KeepingBackend(Protocol):
+    """A backend that keeps small values for a while, for all instances: what was revoked, and tickets.
+
+    Every method raises `BackendUnavailable` where it could not be done, or nobody knows whether it was.
+    """
+
+    async def keep(self, key: str, value: bytes, ttl_ms: int) -> None:
+        """Keep a value, in place of the one before. When it returns, every instance sees it."""
+        ...
+
+    async def kept(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The value of each key; None where there is none, or not any more."""
+        ...
+
+    async def take(self, key: str) -> bytes | None:
+        """The value, which is gone then: of several that ask at the same time one gets it, or, at worst, none."""
         ...

@@ -16,6 +16,7 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
 from jararaca_ws.backends.memory_presence import MemoryPresence
+from jararaca_ws.backends.memory_values import MemoryValues
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.limits.rates import Buckets, Rate
 
@@ -47,6 +48,7 @@ class MemoryWebSocketConnectionBackend:
         # Of senders with ids of their own, and of those that try again at once.
         self._keyed = SentIds(_KEYED_WINDOW_S)
         self._tried = SentIds(_WINDOW_S)
+        self._values = MemoryValues()
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
         return self._presence.store(instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
@@ -95,6 +97,15 @@ class MemoryWebSocketConnectionBackend:
 
     async def positions(self, rooms: Sequence[str]) -> list[StreamPosition | None]:
         return [self._histories.position(room) for room in rooms]
+
+    async def keep(self, key: str, value: bytes, ttl_ms: int) -> None:
+        self._values.put(key, value, ttl_ms)
+
+    async def kept(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [self._values.get(key) for key in keys]
+
+    async def take(self, key: str) -> bytes | None:
+        return self._values.take(key)
 
     async def shutdown(self) -> None:
         self._broadcast = self._send = self._entry = None

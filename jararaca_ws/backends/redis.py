@@ -31,7 +31,7 @@ from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
 from jararaca_ws.backends.redis_presence import RedisPresence
 from jararaca_ws.backends.redis_receiver import Receiver
-from jararaca_ws.backends.redis_scripts import TAKE, Call, Command
+from jararaca_ws.backends.redis_scripts import TAKE, TAKE_VALUE, Call, Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
 from jararaca_ws.configuring import EffectiveSetting, written
@@ -302,6 +302,19 @@ class RedisWebSocketConnectionBackend:
         times = [round(seconds * 1_000_000) for seconds in (rate.interval_s, rate.depth_s)]
         [missing] = await self._reader.execute([Call(TAKE, (self._keys.bucket(key),), tuple(times))])
         return int(missing) / 1_000_000
+
+    # --- values -------------------------------------------------------------------------------------------------------
+
+    async def keep(self, key: str, value: bytes, ttl_ms: int) -> None:
+        await self._reader.execute([("SET", self._keys.value(key), value, "PX", ttl_ms)])
+
+    async def kept(self, keys: Sequence[str]) -> list[bytes | None]:
+        return await self._reader.execute([("GET", self._keys.value(key)) for key in keys])
+
+    async def take(self, key: str) -> bytes | None:
+        # Where the reply is lost it is tried again, and finds nothing: a ticket is lost then, and never taken twice.
+        [value] = await self._reader.execute([Call(TAKE_VALUE, (self._keys.value(key),), ())])
+        return value if isinstance(value, bytes) else None
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

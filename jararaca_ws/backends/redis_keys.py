@@ -44,6 +44,9 @@ class Keys:
     def bucket(self, name: str) -> bytes:
         return self._key("bucket", name)
 
+    def value(self, key: str) -> bytes:
+        return self._key("value", key)
+
     def instance(self, life: str) -> bytes:
         return f"{self.prefix}:instance:{life}".encode()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "TAKE", "Call", "Command", "Executor", "Script"]
+__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "TAKE", "TAKE_VALUE", "Call", "Command", "Executor", "Script"]
 
 
 class Script:
@@ -41,3 +41,4 @@ PUBLISH_ONCE = Script("publish_once")
 HISTORY = Script("history")
 ALIVE = Script("alive")
 TAKE = Script("take")
+TAKE_VALUE = Script("take_value")

@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import APIRouter, WebSocket, params
 from pydantic import BaseModel
 
+from jararaca_ws.auth.access import INHERITED, Access, AllowedOrigins, Authenticate, Inherited, StatedAccess
+from jararaca_ws.auth.door import Door
+from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
 from jararaca_ws.inbound.message_dependencies import close_dependencies
@@ -22,7 +25,7 @@ from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.protocol import CloseCode
 
-__all__ = ["RUNTIME_KEY", "WebSocketRouter"]
+__all__ = ["RUNTIME_KEY", "WebSocketRouter", "interceptor_of", "runtime_of"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -32,6 +35,14 @@ RUNTIME_KEY = "jararaca_ws.runtime"
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 _OnDisconnect = TypeVar("_OnDisconnect", bound=Callable[[WebSocketConnection, int, str], Awaitable[Any]])
 _OnFallback = TypeVar("_OnFallback", bound=Fallback)
+
+
+@runtime_checkable
+class _WebSockets(Protocol):
+    """The part of a `WebSocketInterceptor` that is of use here."""
+
+    manager: WebSocketConnectionManager
+    door: Door
 
 
 class WebSocketRouter(APIRouter):
@@ -57,6 +68,7 @@ class WebSocketRouter(APIRouter):
             it wants: ``await handlers[ChatPosted](connection, message)``. What it returns goes back.
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         binary: what clients send, and what handlers return, are binary frames.
+        authenticate, token_from, allowed_origins: who may connect: see `WebSocketEndpoint`.
         router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ...).
 
     Raises:
@@ -72,6 +84,9 @@ class WebSocketRouter(APIRouter):
         dispatcher: Dispatcher | None = None,
         concurrency: int = 1,
         binary: bool = False,
+        authenticate: Authenticate | Inherited | None = INHERITED,
+        token_from: Sequence[TokenSource] | None = None,
+        allowed_origins: AllowedOrigins | None = None,
         **router_options: Any,
     ) -> None:
         super().__init__(**router_options)
@@ -88,6 +103,9 @@ class WebSocketRouter(APIRouter):
         # None until it is needed, and again when a handler was added.
         self._dispatch: Dispatch | None = None
         self._serves = False
+        self._access = StatedAccess(authenticate, token_from, allowed_origins)
+        # For each application that it is included in: what is not said here is as its interceptor has it.
+        self._doors: dict[Access, Door] = {}
         self.lifespan_context = self._checked(self.lifespan_context)
         if dispatcher is not None:
             self._serve()
@@ -171,6 +189,13 @@ class WebSocketRouter(APIRouter):
             )
         return self._dispatch
 
+    def _door(self, interceptor: _WebSockets) -> Door:
+        default = interceptor.door.access
+        if default not in self._doors:
+            where = f"the WebSocketRouter {self.prefix}{self._path}"
+            self._doors[default] = Door(self._access.over(default, where), where)
+        return self._doors[default]
+
     def _checked(self, lifespan: Any) -> Any:
         """Refuse at the start of the application what would fail at the first client."""
 
@@ -179,6 +204,7 @@ class WebSocketRouter(APIRouter):
             if self._serves:
                 _check_hosted(app)
                 self._built()
+                self._door(interceptor_of(app.state.jararaca_ws_runtime))
             async with lifespan(app) as state:
                 yield state
 
@@ -187,19 +213,19 @@ class WebSocketRouter(APIRouter):
     # --- one client ---------------------------------------------------------------------------------------------------
 
     async def _serve_websocket(self, websocket: WebSocket) -> None:
-        runtime = _runtime_of(websocket)
-        manager = _manager_of(runtime)
+        runtime = runtime_of(websocket)
+        interceptor = interceptor_of(runtime)
         connection = websocket.scope.get(SCOPE_KEY)
         if isinstance(connection, WebSocketConnection):  # the whole application is served by us
             connection.websocket = websocket
-            await self._handle(connection, websocket, manager, runtime)
+            await self._handle(connection, websocket, interceptor, runtime)
             return
         # What the server gave, as starlette keeps it: its own methods check for states that are ours to check.
-        socket = served_by(manager, websocket.scope, websocket._receive, websocket._send)
+        socket = served_by(interceptor.manager, websocket.scope, websocket._receive, websocket._send)
 
         async def handle() -> None:
-            await admit(manager, socket.connection)
-            await self._handle(socket.connection, websocket, manager, runtime)
+            await admit(interceptor.manager, socket.connection)
+            await self._handle(socket.connection, websocket, interceptor, runtime)
 
         await socket.run(handle)
 
@@ -207,9 +233,11 @@ class WebSocketRouter(APIRouter):
         self,
         connection: WebSocketConnection,
         websocket: WebSocket,
-        manager: WebSocketConnectionManager,
+        interceptor: _WebSockets,
         runtime: Runtime,
     ) -> None:
+        manager = interceptor.manager
+        await self._door(interceptor).let_in(connection, manager)
         work = MessageWork(connection, runtime, type(self), binary=False)
         await self._connect(work, manager)
         await close_dependencies(websocket)
@@ -252,18 +280,27 @@ def _check_hosted(app: Any) -> None:
         )
 
 
-def _runtime_of(websocket: WebSocket) -> Runtime:
+def runtime_of(websocket: WebSocket) -> Runtime:
+    """Who runs the interceptors for a WebSocket.
+
+    Raises:
+        ConfigurationError: nobody of ours does.
+    """
     if RUNTIME_KEY not in websocket.scope:
         _check_hosted(websocket.app)
     found: Runtime = websocket.scope.get(RUNTIME_KEY) or websocket.app.state.jararaca_ws_runtime
     return found
 
 
-def _manager_of(runtime: Runtime) -> WebSocketConnectionManager:
+def interceptor_of(runtime: Runtime) -> _WebSockets:
+    """The `WebSocketInterceptor`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     for interceptor in runtime.interceptors:
-        manager = getattr(interceptor, "manager", None)
-        if getattr(interceptor, "serves", None) == ENDPOINT_MARK and isinstance(manager, WebSocketConnectionManager):
-            return manager
+        if getattr(interceptor, "serves", None) == ENDPOINT_MARK and isinstance(interceptor, _WebSockets):
+            return interceptor
     raise ConfigurationError(
         f"{runtime.name} has a WebSocketRouter and no WebSocketInterceptor", "put one into its interceptors"
     )

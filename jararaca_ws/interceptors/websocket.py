@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
+from jararaca_ws.auth.access import PUBLIC, AllowedOrigins, Authenticate, StatedAccess
+from jararaca_ws.auth.door import Door
+from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, provide_ws_message_sender
@@ -57,9 +60,13 @@ class WebSocketInterceptor:
         backend: carries messages between instances; `MemoryWebSocketConnectionBackend` where None.
         settings: what connections may take; where None, what the environment says, or the defaults.
         presence: how it is kept who is in which room; not at all where None.
+        authenticate, token_from, allowed_origins: of the endpoints and routers that do not say it themselves: see
+            `WebSocketEndpoint`. Of the WebSocket routes of an application of your own, those with a
+            `current_connection`. Where None, everybody may connect, from everywhere.
 
     Attributes:
         manager: the connection manager of this process.
+        door: lets clients in where nothing else is said.
     """
 
     serves: ClassVar[str] = ENDPOINT_MARK
@@ -70,11 +77,16 @@ class WebSocketInterceptor:
         *,
         settings: WebSocketSettings | None = None,
         presence: PresenceSettings | None = None,
+        authenticate: Authenticate | None = None,
+        token_from: Sequence[TokenSource] | None = None,
+        allowed_origins: AllowedOrigins | None = None,
     ) -> None:
         self.manager = WebSocketConnectionManager(
             backend or MemoryWebSocketConnectionBackend(), settings=settings, presence=presence
         )
         self._service = ""
+        stated = StatedAccess(authenticate, token_from, allowed_origins)
+        self.door = Door(stated.over(PUBLIC, "the WebSocketInterceptor"), "the WebSocketInterceptor")
 
     @asynccontextmanager
     async def lifecycle(self, app: Any, container: Any) -> AsyncIterator[None]:
@@ -124,7 +136,8 @@ class WebSocketInterceptor:
             for endpoint in endpoints_of(controller, partial(join_paths, controller_path(controller)))
         ]
         check_paths(endpoints)
-        return [endpoint_route(endpoint, manager=self.manager, host=runtime) for endpoint in endpoints]
+        access = self.door.access
+        return [endpoint_route(endpoint, manager=self.manager, host=runtime, access=access) for endpoint in endpoints]
 
     def intercept(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]:
         """Bind the manager, and stage what is sent where the unit of work can fail as a whole."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, MutableMapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from jararaca_ws.answering import refusal_of
+from jararaca_ws.auth.user import User
 from jararaca_ws.errors import InvalidMessage, NotBound, one_line
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.rooms import check_room, connection_id
@@ -22,6 +23,7 @@ from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.refusals import Refusals
 from jararaca_ws.sockets.socket_state import SocketState
+from jararaca_ws.sockets.waiting import Flag
 from jararaca_ws.typed_rooms import AnyRoom
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.protocol import (
@@ -71,6 +73,7 @@ class WebSocketConnection(SocketState):
 
     Attributes:
         id: unique among all instances: `WebSocketConnectionManager.send_to_connection` finds it on any.
+        user: who it is, as ``authenticate=`` of the endpoint has said; None where it has none.
         user_id: whose connection this is, once `identify` has returned.
         metadata: what others see of this connection beside its user; changed by `set_metadata` only.
         closed: set when the socket is gone and the connection has left its rooms.
@@ -86,11 +89,14 @@ class WebSocketConnection(SocketState):
         "_membership",
         "_on_closed",
         "_refusals",
+        "admitting",
         "calls",
         "metadata",
         "recovery",
         "scope",
         "takes_request",
+        "takes_token",
+        "user",
         "user_id",
         "websocket",
     )
@@ -101,6 +107,7 @@ class WebSocketConnection(SocketState):
         super().__init__(settings, flusher)
         self.scope = scope
         self.websocket: WebSocket
+        self.user: User | None = None
         self.user_id: str | None = None
         self.metadata: dict[str, Any] = {}
         offered = scope.get("subprotocols", ())
@@ -112,6 +119,10 @@ class WebSocketConnection(SocketState):
         self.takes_request: Callable[[MutableMapping[str, Any]], bool] | None = None
         # None before the first.
         self._refusals: Refusals | None = None
+        #: Asked the same, before: whether it is a token, and then awaited.
+        self.takes_token: Callable[[MutableMapping[str, Any]], Awaitable[None] | None] | None = None
+        #: Set when it is decided whether the client may stay that was to say who it is; None: that is known.
+        self.admitting: Flag | None = None
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []

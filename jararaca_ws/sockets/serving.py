@@ -19,6 +19,7 @@ from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.socket_state import ConnectionState
+from jararaca_ws.sockets.waiting import Flag
 from jararaca_ws.sockets.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.frames import Frame
@@ -137,6 +138,14 @@ class ServedWebSocket:
                     continue
                 if self.connection.form.is_packed and not self._unpack(message):
                     continue
+                if self.connection.admitting is not None:
+                    await self._leave_to_admission(message, self.connection.admitting)
+                    continue
+                if self.connection.takes_token is not None:
+                    renewal = self.connection.takes_token(message)
+                    if renewal is not None:
+                        await renewal
+                        continue
                 if self.connection.recovery is not None and self.connection.takes(message):
                     continue
                 if self.connection.calls is not None and self.connection.calls.take(message):
@@ -177,6 +186,11 @@ class ServedWebSocket:
             _log.debug("connection %s sent a frame that is no msgpack: %s", self.connection.id, quoted(str(error)))
             message["text"] = ""
         return True
+
+    async def _leave_to_admission(self, message: Message, decided: Flag) -> None:
+        """The first message of a client is to say who it is: read nothing else before that is decided."""
+        await self.connection.inbound.put(message)
+        await decided.wait()
 
     # --- the application inside ---------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from jararaca_ws.backends.base import (
 )
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.testing.history_contract import HISTORY_CONTRACT
+from jararaca_ws.testing.keeping_contract import KEEPING_CONTRACT
 from jararaca_ws.testing.limits_contract import LIMITS_CONTRACT
 from jararaca_ws.testing.presence_contract import PRESENCE_CONTRACT
 from jararaca_ws.testing.recorder import (
@@ -235,5 +236,6 @@ BACKEND_CONTRACT: list[Check] = [
     *HISTORY_CONTRACT,
     *PRESENCE_CONTRACT,
     *LIMITS_CONTRACT,
+    *KEEPING_CONTRACT,
 ]
 """Every check, in an order in which the first that fails says most."""

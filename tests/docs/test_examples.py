@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 from fastapi import FastAPI
 from playwright.async_api import Page, async_playwright
@@ -537,3 +539,39 @@ async def test_chat_distributed(tmp_path: Path, redis_server: RedisServer, rabbi
             with start(["python", "chat_script.py", "lobby"], tmp_path, environment) as script:
                 assert await asyncio.to_thread(script.wait) == 0, script.output()
             assert [await said(browser), await said(browser)] == ["hello", "the report is ready"]
+
+
+async def test_authentication(load: Load):
+    example = load("authentication")
+
+    def bearer(**claims: Any) -> dict[str, str]:
+        known = {"sub": "ana", "aud": "chat", "exp": datetime.now(UTC) + timedelta(minutes=5), **claims}
+        return {"Authorization": f"Bearer {jwt.encode(known, example.SECRET, 'HS256')}"}
+
+    async def status(path: str, **options: Any) -> int | None:
+        try:
+            async with connect(app, path, **options):
+                return None
+        except WebSocketClosed as refused:
+            return refused.status
+
+    async with running(example.app) as (app, http):
+        ours = {"Origin": "https://app.example.com"}
+        async with connect(app, "/ws", headers={**bearer(jti="t-1"), **ours}) as browser:
+            assert (await browser.receive_json())["message"] == {"text": "hello ana"}
+            assert (await http.post("/sign-out", headers=bearer(jti="t-1"))).status_code == 200
+            assert (await browser.closed()).code == 4500
+        assert await status("/ws", headers=bearer(jti="t-1")) == 401
+        assert await status("/ws", headers=bearer(aud="mail")) == 401
+        for headers in ({**bearer(), "Origin": "https://evil.io"}, {"Origin": "null"}):
+            with pytest.raises(WebSocketClosed):
+                async with connect(app, "/ws", headers=headers):
+                    pass
+        cookie = {"Cookie": "session=s-1"}
+        assert await status("/cookie", headers={**cookie, **ours}) is None
+        with pytest.raises(WebSocketClosed):
+            async with connect(app, "/cookie", headers=cookie):
+                pass
+        ticket = (await http.post("/tickets", headers=bearer())).json()
+        assert await status(f"/ticket?ticket={ticket}") is None
+        assert await status(f"/ticket?ticket={ticket}") == 401

@@ -35,7 +35,7 @@ def test_every_example_is_on_a_page_and_exercised(example: Path):
     assert re.search(rf"\b{example.stem}\b", (Path(__file__).with_name("test_examples.py")).read_text())
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "tests" / "seeds" / "README.md"], ids=str)
+@each_page
 def test_every_test_that_a_page_names_exists(page: Path):
     assert missing_tests(page.read_text()) == []
 

@@ -10,9 +10,4 @@ ROWS = [*(f"F{n}" for n in range(1, 49)), *(f"B{n}" for n in range(1, 41))]
 UNTESTED: dict[str, str] = {
     "B22": "waits for the limits of a connection",
     "B23": "waits for the limits of a connection",
-    "B25": "waits for the check of the origin",
-    "B26": "waits for authentication",
-    "B27": "waits for authentication",
-    "B28": "waits for authentication",
-    "B36": "waits for authentication",
 }

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from jararaca_ws.errors import BackendUnavailable, ConnectionClosed
 from jararaca_ws.manager import WebSocketConnectionManager
-from jararaca_ws.rooms import instance_room
+from jararaca_ws.rooms import ALL_INSTANCES, instance_room
 from tests.faults.test_redis import admin, channels, make
 from tests.server.running import Note
 from tests.servers import RedisServer
@@ -25,7 +25,7 @@ STEPS = 3000
 
 
 def wanted(manager: WebSocketConnectionManager) -> set[bytes]:
-    rooms = [*manager.rooms, instance_room(manager.instance_id)]
+    rooms = [*manager.rooms, instance_room(manager.instance_id), ALL_INSTANCES]
     return {b"jararaca:websocket:broadcast", *(f"jararaca:websocket:send:{room}".encode() for room in rooms)}
 
 

@@ -26,7 +26,7 @@ from jararaca_ws.errors import (
 )
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.rooms import is_instance
+from jararaca_ws.rooms import ALL_INSTANCES, is_instance
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.frames import Frame
@@ -84,7 +84,7 @@ class SubscribingBackend(MemoryWebSocketConnectionBackend):
     @property
     def subscriptions(self) -> set[str]:
         """Those that come and go: not the instance's own."""
-        return {room for room in self.all if not is_instance(room)}
+        return {room for room in self.all if not is_instance(room) and room != ALL_INSTANCES}
 
     def on_gap(self, report: GapFunc) -> None:
         self.report = report

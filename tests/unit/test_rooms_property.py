@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
 from jararaca_ws.backends.base import StreamPosition
-from jararaca_ws.rooms import instance_room
+from jararaca_ws.rooms import ALL_INSTANCES, instance_room
 from tests.unit.histories import Instance, Kept, Passing, Store, fleet, kept, settled
 from tests.unit.played import Socket
 
@@ -102,7 +102,7 @@ class Rooms(RuleBasedStateMachine):
         assert {room for joined in live.values() for room in joined} == set(manager.rooms)
         for room in manager.rooms:
             assert set(manager.members(room)) == {connection for connection, joined in live.items() if room in joined}
-        assert self.one.link.subscriptions == {*manager.rooms, instance_room(manager.instance_id)}
+        assert self.one.link.subscriptions == {*manager.rooms, instance_room(manager.instance_id), ALL_INSTANCES}
         assert {room for room in "abc" if room in manager.delivery.streams} == set(manager.rooms)
         assert set(manager.connections) == {socket.connection for socket in self.rooms}
 

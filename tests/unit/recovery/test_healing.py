@@ -12,7 +12,7 @@ from jararaca_ws.backends.base import Entry, Replay, StreamPosition
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.rooms import instance_room
+from jararaca_ws.rooms import ALL_INSTANCES, instance_room
 from jararaca_ws.supervision import Backoff
 from tests.unit.histories import Kept, Passing, Store, control, fleet, frames, kept, position, settled
 from tests.unit.played import turns, until
@@ -185,7 +185,10 @@ async def test_a_join_whose_position_cannot_be_read_is_undone():
             *(one.manager.join([room], socket.connection) for room in "ab"), return_exceptions=True
         )
         assert [type(result) for result in results] == [BackendUnavailable] * 2
-        assert (socket.connection.rooms, one.link.subscriptions) == ((), {instance_room(one.manager.instance_id)})
+        assert (socket.connection.rooms, one.link.subscriptions) == (
+            (),
+            {instance_room(one.manager.instance_id), ALL_INSTANCES},
+        )
         one.link.away = False
         await one.manager.join(["a"], socket.connection)
 
