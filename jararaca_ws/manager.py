@@ -83,7 +83,6 @@ class WebSocketConnectionManager(Publishing):
                 "it needs the methods of WebSocketConnectionBackend",
             )
         self.settings = settings or WebSocketSettings()
-        self.admission = Admission(self.settings)
         self.flusher = TickFlusher()
         # None where the backend keeps no histories.
         self._history = (
@@ -115,6 +114,7 @@ class WebSocketConnectionManager(Publishing):
         )
         self.tokens = Tokens(self.backend, self.settings.expiry_warning.total_seconds())
         self._tracker = None if self._presence is None else self._make_tracker(*self._presence)
+        self.admission = Admission(self.settings, self.backend, self.instance_id)
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
         delivery.on_command = self._obey
@@ -169,6 +169,7 @@ class WebSocketConnectionManager(Publishing):
                 await self._subscriber.subscribe([instance_room(self.instance_id), ALL_INSTANCES])
             if self._tracker is not None:
                 await self._tracker.start()
+            self.admission.start()
         except BaseException:
             await self._shut_backend_down()
             raise
@@ -188,6 +189,7 @@ class WebSocketConnectionManager(Publishing):
     async def _shut_backend_down(self) -> None:
         self._stopping.set()
         await self.tokens.stop()
+        await self.admission.stop()
         await self._calls.stop()
         await self._recoveries.stop()
         if self._healer is not None:
@@ -287,10 +289,18 @@ class WebSocketConnectionManager(Publishing):
 
     async def identify(self, user_id: str, connection: WebSocketConnection) -> None:
         """Say whose connection it is: see `WebSocketConnection.identify`."""
-        await self._join([room_of_user(user_id)], connection)
+        room = room_of_user(user_id)
+        is_new = await self.admission.identify(user_id, connection)
+        try:
+            await self._join([room], connection)
+        except BaseException:
+            if is_new:
+                self.admission.leave_user(user_id, connection)
+            raise
         # What this user was before; looked at only now, because another call may have been faster.
         if connection.user_id is not None and connection.user_id != user_id:
             self._joining.leave([room_of_user(connection.user_id)], connection)
+            self.admission.leave_user(connection.user_id, connection)
         connection.user_id = user_id
         self._moved(self.delivery.rooms.rooms_of(connection), connection)
 

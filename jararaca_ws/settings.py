@@ -19,6 +19,24 @@ class WebSocketSettings(Settings):
     handshake_burst: Count = 1000
     """How many handshakes it takes on at once, after a pause."""
 
+    max_connections: Count | None = None
+    """How many connections there may be on all instances together; one more is answered 429. None: no limit."""
+
+    max_connections_per_user: Count | None = None
+    """How many connections of one user there may be on all instances together. One more is answered 429, or closed
+    with 4504 where it says later whose it is. None: no limit."""
+
+    max_connections_per_address: Count | None = None
+    """How many connections from one address, or one /64 of IPv6, there may be on all instances together; one more is
+    answered 429. None: no limit."""
+
+    limits_ttl: Duration = timedelta(seconds=30)
+    """Within it the connections of an instance that was killed count no more. Instances give a sign of life three
+    times in it."""
+
+    limits_fail_open: bool = True
+    """While the backend does not answer: whether each instance counts its own connections, or takes on no more."""
+
     max_message_bytes: Count = 64 * 1024
     """A longer message from a client closes its connection with 1009."""
 

@@ -7,7 +7,7 @@ belongs to the manager. The small protocols are looked for once, at start-up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jararaca_ws.limits.rates import Rate
@@ -21,6 +21,8 @@ __all__ = [
     "GapReportingBackend",
     "HistoryBackend",
     "KeepingBackend",
+    "LimitStore",
+    "LimitingBackend",
     "PresenceBackend",
     "PresenceChange",
     "PresenceEntry",
@@ -375,4 +377,47 @@ class KeepingBackend(Protocol):
 
     async def take(self, key: str) -> bytes | None:
         """The value, which is gone then: of several that ask at the same time one gets it, or, at worst, none."""
+        ...
+
+
+class LimitStore(Protocol):
+    """What the instances hold of what there may only be so many of, as one instance says it and as all of them claim.
+
+    An instance is alive for the TTL after its last call. What a dead one has held is free.
+    """
+
+    async def claim(
+        self, held: Mapping[str, int], claims: Sequence[Mapping[str, int]], *, anew: bool
+    ) -> list[str | None] | None:
+        """Say what this instance holds, and claim one more of some, in one step that no other instance's is within.
+
+        Each claim names what it wants one of, with how many there may be of that in all. It is granted where all live
+        instances together hold fewer, of all that it names; then this instance holds one more of each. Claims are
+        looked at in their order. Twice is no harm: it says how much is held, not what has changed.
+
+        Args:
+            held: how many of each name; all that there are where ``anew``, otherwise those that have changed.
+            claims: none, for a sign of life.
+            anew: what was said before holds no more.
+
+        Returns:
+            For each claim None, or the name of which there are as many as there may be. In place of the list None, and
+            nothing was done, where this instance is dead and does not begin ``anew``.
+
+        Raises:
+            BackendUnavailable: nobody knows what was done; the next call begins anew.
+        """
+        ...
+
+    async def retire(self) -> None:
+        """The instance ends: what it holds is free."""
+        ...
+
+
+@runtime_checkable
+class LimitingBackend(Protocol):
+    """A backend that knows what all instances hold together."""
+
+    def limit_store(self, instance_id: str, *, ttl_ms: int) -> LimitStore:
+        """Made once by each instance. It is used between the backend's start and its shutdown."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jararaca_ws.backends.base import (
     BroadcastFunc,
     EntryFunc,
+    LimitStore,
     PresenceStore,
     Publication,
     Replay,
@@ -15,6 +16,7 @@ from jararaca_ws.backends.base import (
     StreamPosition,
 )
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
+from jararaca_ws.backends.memory_limits import MemoryLimits
 from jararaca_ws.backends.memory_presence import MemoryPresence
 from jararaca_ws.backends.memory_values import MemoryValues
 from jararaca_ws.errors import BackendUnavailable
@@ -41,6 +43,7 @@ class MemoryWebSocketConnectionBackend:
         self._entry: EntryFunc | None = None
         self._presence = MemoryPresence()
         self._buckets = Buckets()
+        self._limits = MemoryLimits()
         self._forget()
 
     def _forget(self) -> None:
@@ -52,6 +55,9 @@ class MemoryWebSocketConnectionBackend:
 
     def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
         return self._presence.store(instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
+
+    def limit_store(self, instance_id: str, *, ttl_ms: int) -> LimitStore:
+        return self._limits.store(instance_id, ttl_ms=ttl_ms)
 
     async def take_token(self, key: str, rate: Rate) -> float:
         return self._buckets.take(key, rate)

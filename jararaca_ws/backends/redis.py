@@ -18,6 +18,7 @@ from jararaca_ws.backends.base import (
     BroadcastFunc,
     EntryFunc,
     GapFunc,
+    LimitStore,
     PresenceStore,
     Publication,
     Replay,
@@ -27,6 +28,7 @@ from jararaca_ws.backends.base import (
 from jararaca_ws.backends.redis_cluster import ClusterPipeline, ClusterSubscriber, ShardedChannels
 from jararaca_ws.backends.redis_history import RedisHistory
 from jararaca_ws.backends.redis_keys import DEFAULT_PREFIX, Channels, Keys
+from jararaca_ws.backends.redis_limits import RedisLimits
 from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
 from jararaca_ws.backends.redis_presence import RedisPresence
@@ -302,6 +304,9 @@ class RedisWebSocketConnectionBackend:
         times = [round(seconds * 1_000_000) for seconds in (rate.interval_s, rate.depth_s)]
         [missing] = await self._reader.execute([Call(TAKE, (self._keys.bucket(key),), tuple(times))])
         return int(missing) / 1_000_000
+
+    def limit_store(self, instance_id: str, *, ttl_ms: int) -> LimitStore:
+        return RedisLimits(self._reader, self._keys, instance_id, ttl_ms=ttl_ms)
 
     # --- values -------------------------------------------------------------------------------------------------------
 

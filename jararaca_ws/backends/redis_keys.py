@@ -47,6 +47,15 @@ class Keys:
     def value(self, key: str) -> bytes:
         return self._key("value", key)
 
+    @property
+    def lives(self) -> bytes:
+        """Of the instances that hold something."""
+        return f"{self.prefix}:limits:{{{self.prefix}}}:lives".encode()
+
+    def held(self, instance_id: str) -> bytes:
+        """What one of them holds. In the slot of `lives`, because one script looks at all of them."""
+        return f"{self.prefix}:limits:{{{self.prefix}}}:held:{instance_id}".encode()
+
     def instance(self, life: str) -> bytes:
         return f"{self.prefix}:instance:{life}".encode()
 

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ALIVE", "APPEND", "HISTORY", "PUBLISH_ONCE", "TAKE", "TAKE_VALUE", "Call", "Command", "Executor", "Script"]
+__all__ = [
+    "ALIVE",
+    "APPEND",
+    "CLAIM",
+    "HISTORY",
+    "PUBLISH_ONCE",
+    "TAKE",
+    "TAKE_VALUE",
+    "Call",
+    "Command",
+    "Executor",
+    "Script",
+]
 
 
 class Script:
@@ -41,4 +53,5 @@ PUBLISH_ONCE = Script("publish_once")
 HISTORY = Script("history")
 ALIVE = Script("alive")
 TAKE = Script("take")
+CLAIM = Script("claim")
 TAKE_VALUE = Script("take_value")

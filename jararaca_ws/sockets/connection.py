@@ -160,6 +160,7 @@ class WebSocketConnection(SocketState):
 
         Raises:
             BadUserId: not 1 to 255 bytes of UTF-8 without control or format characters.
+            LimitReached: the user has as many connections as there may be (``max_connections_per_user``).
             ConnectionClosed: the socket is gone.
             BackendUnavailable: the backend did not confirm the subscription; it is whose it was before.
         """

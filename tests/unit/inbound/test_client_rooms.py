@@ -280,7 +280,7 @@ def test_a_ref_is_a_short_string_or_none(ref: Any):
     assert isinstance(request, MalformedRequest) == (ref is not None)
 
 
-async def test_a_client_is_in_so_many_rooms_at_most():
+async def test_b22_a_client_is_in_so_many_rooms_at_most():
     interceptor = WebSocketInterceptor(settings=WebSocketSettings(max_rooms=4))  # two are the application's
     async with running(Chat, interceptor=interceptor) as app:
         async with connect(app.asgi, "/ws/open", subprotocols=V1) as socket:
