@@ -35,7 +35,7 @@ values = _values(_secret)
 
 # --- rooms ------------------------------------------------------------------------------------------------------------
 
-rooms = st.one_of(_plain, _plain.map(lambda text: f"lobby:{text}"), st.just("lobby:a"))
+rooms = st.one_of(_plain, _plain.map(lambda text: f"fuzz:{text}"), st.just("fuzz:a"))
 
 # --- recovery ---------------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ _OURS = ("join", "leave", "send", "recover", "reply", "error", "authenticate", "
 _ids = st.sampled_from(["fuzz.said", "fuzz.asked", "fuzz.nobody", *(f"jararaca.{name}" for name in _OURS)]) | _names
 _refs = st.text(min_size=1, max_size=8) | _names
 _said = st.fixed_dictionaries({}, optional={"text": _secret, "number": values, "anything": values})
-_room_lists = st.lists(rooms, max_size=4) | st.just(["lobby:a"]) | _names
+_room_lists = st.lists(rooms, max_size=4) | st.just(["fuzz:a"]) | _names
 _sent = st.fixed_dictionaries({"n": st.integers() | values})
 _fields = st.one_of(
     values,
@@ -109,7 +109,7 @@ def _encodable(text: str) -> bool:
 
 messages = st.one_of(_envelopes.map(_as_json), _broken(), _names.map(_as_json), st.text()).filter(_encodable)
 
-_JOIN = '{"MESSAGE_ID":"jararaca.join","message":{"rooms":["lobby:a"]}}'
+_JOIN = '{"MESSAGE_ID":"jararaca.join","message":{"rooms":["fuzz:a"]}}'
 
 conversations = st.tuples(st.sampled_from([[], [_JOIN]]), st.lists(messages, min_size=1, max_size=4)).map(
     lambda parts: [*parts[0], *parts[1]]

@@ -22,7 +22,7 @@ from jararaca_ws.delivery import recoverable
 from jararaca_ws.inbound.receiving import Receive
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.routing import WebSocketEndpoint
-from jararaca_ws.settings import ConnectionSettings
+from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect
 from jararaca_ws.typed_rooms import Room
@@ -53,7 +53,7 @@ class Kept(WebSocketMessage):
     n: int
 
 
-class Lobby(Room[Kept], pattern="lobby:{name}"):
+class Lobby(Room[Kept], pattern="fuzz:{name}"):
     name: str
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
@@ -122,7 +122,7 @@ class Rig:
         logging.getLogger().addHandler(self._handler)
         for name in ("jararaca_ws", "uvicorn.error", "asyncio"):
             logging.getLogger(name).setLevel(logging.INFO)
-        settings = ConnectionSettings(handshake_rate=None)
+        settings = WebSocketSettings(handshake_rate=None)
         self.server = self._runner.run(
             self._stack.enter_async_context(running(controller=Endpoints, settings=settings, access_log=False))
         )

@@ -39,7 +39,7 @@ class Said(WebSocketMessage):
         return text
 
 
-class Lobby(Room[Said], pattern="lobby:{name}"):
+class Lobby(Room[Said], pattern="bad:{name}"):
     name: str
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
@@ -234,14 +234,14 @@ async def test_b13_a_client_joins_the_room_that_was_authorised(protocol: Any):
     async with bad_client(protocol, "/typed") as (server, client):
         told = await says(
             client,
-            '{"MESSAGE_ID":"jararaca.join","ref":"1","message":{"rooms":["secret"]},"message":{"rooms":["lobby:a"]}}',
+            '{"MESSAGE_ID":"jararaca.join","ref":"1","message":{"rooms":["secret"]},"message":{"rooms":["bad:a"]}}',
         )
-        assert [room["room"] for room in told["message"]["rooms"]] == ["lobby:a"]
-        assert server.manager.rooms == ("lobby:a",)
+        assert [room["room"] for room in told["message"]["rooms"]] == ["bad:a"]
+        assert server.manager.rooms == ("bad:a",)
 
 
 # The names of rooms that are literal: one room each, with just this name.
-LITERAL = ["a,b", "*", "?", "[x]", "{tag}", "../", "__keyspace@0__", "lobby:x,lobby:y", "%2C"]
+LITERAL = ["a,b", "*", "?", "[x]", "{tag}", "../", "__keyspace@0__", "bad:x,bad:y", "%2C"]
 NO_ROOMS = {
     "B17 NUL": "\x00",
     "B18 CR LF": "\r\n",
@@ -280,8 +280,8 @@ async def test_b16_b18_b40_a_room_of_the_path_is_one_room_and_literal(name: str,
 @pytest.mark.parametrize("name", NO_ROOMS.values(), ids=NO_ROOMS.keys())
 async def test_b17_b18_b19_b20_what_is_no_room_is_joined_by_nobody(name: str, caplog: pytest.LogCaptureFixture):
     async with bad_client(FAST, "/typed") as (server, client):
-        for room in (name, f"lobby:{name}"):
-            error = await says(client, _join("lobby:a", room))
+        for room in (name, f"bad:{name}"):
+            error = await says(client, _join("bad:a", room))
             assert error["MESSAGE_ID"] == "jararaca.error"
             assert error["message"]["code"] in ("bad_request", "bad_room", "permission_denied")
         assert server.manager.rooms == ()
