@@ -21,6 +21,7 @@ __all__ = [
     "Disconnect",
     "Leave",
     "Moved",
+    "Reauthorize",
     "Revoke",
     "decode_command",
     "encode_command",
@@ -59,6 +60,12 @@ class Revoke(_Command):
     user_id: str | None
     token_id: str | None
     at: float
+
+
+class Reauthorize(_Command):
+    """To the room of a user: the rooms of the connections that are in it are asked again whether they may stay."""
+
+    command: Literal["reauthorize"] = "reauthorize"
 
 
 class Moved(_Command):
@@ -100,7 +107,7 @@ class Deliver(_Command):
     payload: str
 
 
-Command = Disconnect | Leave | Revoke | Moved | Ask | Answer | Deliver
+Command = Disconnect | Leave | Reauthorize | Revoke | Moved | Ask | Answer | Deliver
 _adapter: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="command")])
 
 

@@ -10,6 +10,7 @@ from jararaca_ws.recovery.histories import PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
 from jararaca_ws.rooms import is_internal
 from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.wire.room_requests import Left
 
 __all__ = ["Joining"]
 
@@ -96,8 +97,24 @@ class Joining:
         rooms = list(rooms)
         for room in rooms:
             self._entering.pop((connection, room), None)
+            if connection.granted:
+                connection.granted.pop(room, None)
         self._emptied(self._delivery.leave(rooms, connection))
         self._moved(rooms, connection)
+
+    def withdraw(self, rooms: Iterable[str], connection: WebSocketConnection) -> None:
+        """Take a connection out of rooms that it may not be in any more, and tell its client.
+
+        A join that is under way is asked for again.
+        """
+        connection.permission_changes += 1
+        members = self._delivery.rooms.rooms_of(connection)
+        left = [room for room in rooms if room in members]
+        if left:
+            self.leave(left, connection)
+            shown = [room for room in left if not is_internal(room)]
+            if shown:
+                self._delivery.tell([connection], Left(rooms=shown))
 
     def leave_all(self, connection: WebSocketConnection) -> None:
         """The connection has gone."""

@@ -24,7 +24,7 @@ from jararaca_ws.backends.base import (
     WebSocketConnectionBackend,
 )
 from jararaca_ws.calling import RemoteCalls
-from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, Revoke, decode_command
+from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, Reauthorize, Revoke, decode_command
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
@@ -36,6 +36,7 @@ from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
 from jararaca_ws.publishing import Publishing
+from jararaca_ws.reauthorizing import Reauthorizing
 from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
@@ -66,6 +67,7 @@ class WebSocketConnectionManager(Publishing):
     Attributes:
         admission: what stands before the handshakes of this instance.
         tokens: of the connections of this instance.
+        reauthorizing: has the rooms of connections asked again whether they may stay.
         delivery: the connections and rooms of this instance, and what is delivered to them.
         draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
     """
@@ -113,6 +115,7 @@ class WebSocketConnectionManager(Publishing):
             self._moved,
         )
         self.tokens = Tokens(self.backend, self.settings.expiry_warning.total_seconds())
+        self.reauthorizing = Reauthorizing(self, self._joining.withdraw)
         self._tracker = None if self._presence is None else self._make_tracker(*self._presence)
         self.admission = Admission(self.settings, self.backend, self.instance_id)
         if self._healer is not None:
@@ -189,6 +192,7 @@ class WebSocketConnectionManager(Publishing):
     async def _shut_backend_down(self) -> None:
         self._stopping.set()
         await self.tokens.stop()
+        await self.reauthorizing.stop()
         await self.admission.stop()
         await self._calls.stop()
         await self._recoveries.stop()
@@ -402,7 +406,9 @@ class WebSocketConnectionManager(Publishing):
             self.delivery.drop(message, "command")
             return
         if isinstance(command, Disconnect | Leave):
-            obey(command, self.delivery.rooms.snapshot(rooms), self._joining.leave)
+            obey(command, self.delivery.rooms.snapshot(rooms), self._joining.withdraw)
+        elif isinstance(command, Reauthorize):
+            self.reauthorizing.ask_again(self.delivery.rooms.snapshot(rooms), strictly=True)
         elif isinstance(command, Revoke):
             user_id = command.user_id
             of_user = () if user_id is None else self.delivery.rooms.members(user_room(user_id))
@@ -452,6 +458,7 @@ class WebSocketConnectionManager(Publishing):
     def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
         self.delivery.report_gap(rooms, broadcasts=broadcasts)
         self.tokens.may_have_missed(self.connections)
+        self.reauthorizing.ask_again(self.connections, strictly=False)
         if self._tracker is not None:
             self._tracker.nudged(rooms)
 

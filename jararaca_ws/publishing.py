@@ -10,7 +10,7 @@ from jararaca_ws.auth.tokens import Tokens
 from jararaca_ws.auth.user import User
 from jararaca_ws.backends.base import BatchingBackend, Publication, WebSocketConnectionBackend
 from jararaca_ws.calling import RemoteCalls
-from jararaca_ws.commands import Command, Deliver, Disconnect, Leave, encode_command
+from jararaca_ws.commands import Command, Deliver, Disconnect, Leave, Reauthorize, encode_command
 from jararaca_ws.delivering import LocalDelivery
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.messages import WebSocketMessageBase
@@ -91,13 +91,28 @@ class Publishing:
     async def leave_user(self, user_id: str, rooms: Iterable[AnyRoom]) -> None:
         """Take every connection of a user out of rooms, on every instance. Not being in one is no error.
 
-        Returns when the backend has accepted it: at most once. Nothing keeps the user from joining again.
+        Returns when the backend has accepted it: at most once. What is sent to the rooms from then on comes to none of
+        these connections (in a Redis Cluster: from moments later on). Clients that understand control messages are told
+        ``jararaca.left``. Nothing keeps the user from joining again, where `Room.authorize` lets it.
 
         Raises:
             BadUserId, BadRoom: no room was left.
             BackendUnavailable: the backend did not accept it.
         """
         await self._command([room_of_user(user_id)], Leave(rooms=check_rooms(rooms)))
+
+    async def reauthorize_user(self, user_id: str) -> None:
+        """Have the typed rooms of every connection of a user asked again, on every instance: `Room.authorize`.
+
+        For when what a user may has changed. A connection leaves the rooms that refuse, and those that raise; a client
+        that understands control messages is told ``jararaca.left``. Returns when the backend has accepted it: at most
+        once. Where nothing may come after the call has returned, use `leave_user`.
+
+        Raises:
+            BadUserId: nobody was asked.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self._command([room_of_user(user_id)], Reauthorize())
 
     async def call_user(
         self, user_id: str, request: WebSocketRequest[Reply], timeout: timedelta = CALL_TIMEOUT

@@ -157,6 +157,7 @@ def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoin
                 controller=controller,
                 dependencies=spec.dependencies,
                 path=endpoint.path,
+                authorize=spec.authorize,
             )
         )
     return [
@@ -241,6 +242,7 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
 
         requests = RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_work)
         connection.takes_request = requests.takes
+        connection.around = unit_of_work
         try:
             await socket.run(handle)
         finally:

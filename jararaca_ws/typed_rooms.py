@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from itertools import combinations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jararaca_ws.messages import WebSocketMessageBase
     from jararaca_ws.sockets.connection import WebSocketConnection
 
-__all__ = ["AnyRoom", "Room", "authorize", "check_room_patterns", "names_for", "room_named"]
+__all__ = ["AnyRoom", "Room", "authorize", "check_room_patterns", "names_for", "refused", "room_named"]
 
 # What a room that carries two types takes is taken by a room that carries one of them: contravariant.
 _Carried_contra = TypeVar(
@@ -89,7 +89,18 @@ class Room(BaseModel, Generic[_Carried_contra]):
             cls.__pattern__.check(cls)
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
-        """Whether the connection may join; asked at each `WebSocketConnection.join`. Anybody may, unless overridden."""
+        """Whether the connection may be here, and so get what is sent. Anybody may, unless overridden.
+
+        Asked at each join, a recovery's too, at `WebSocketConnection.watch_presence`, and of who is here already when
+        its user shows another token, or the application says `reauthorize_user`. Where it raises nobody joins.
+        """
+        return True
+
+    async def authorize_send(self, connection: WebSocketConnection, message: _Carried_contra) -> bool:
+        """Whether a client that is here may send this message, by ``jararaca.send``. Anybody may, unless overridden.
+
+        Asked each time; only for the types in ``client_sends`` of the endpoint.
+        """
         return True
 
     def __str__(self) -> str:
@@ -236,15 +247,36 @@ def _name_for(room: Room[Any], message: WebSocketMessageBase) -> str:
     return str(room)
 
 
-async def authorize(rooms: Iterable[AnyRoom], connection: WebSocketConnection) -> None:
+async def authorize(
+    rooms: Iterable[AnyRoom], connection: WebSocketConnection, member_of: Callable[[str], str] = str
+) -> None:
     """Ask typed rooms, one after the other, whether the connection may join. Strings say nothing against it.
+
+    Whoever joins does it without waiting in between. Where the connection is told meanwhile that what it may has
+    changed, all are asked again. ``member_of`` is what it joins for a room of this name, where that is another one.
 
     Raises:
         PermissionDenied: one of them refuses.
     """
-    for room in rooms:
-        if isinstance(room, Room) and not await room.authorize(connection):
-            raise PermissionDenied(str(room))
+    asked = [room for room in rooms if isinstance(room, Room) and type(room).authorize is not Room.authorize]
+    changes = -1
+    while asked and changes != connection.permission_changes:
+        changes = connection.permission_changes
+        for room in asked:
+            if not await room.authorize(connection):
+                raise PermissionDenied(str(room))
+    if asked:
+        granted = {member_of(str(room)): (str(room), type(room)) for room in asked}
+        connection.granted = {**(connection.granted or {}), **granted}
+
+
+async def refused(name: str, cls: type[Room[Any]], connection: WebSocketConnection) -> bool:
+    """Whether a room that has let the connection in would not do it now."""
+    room = room_named(name, (cls,))
+    try:
+        return room is None or not await room.authorize(connection)
+    except PermissionDenied:
+        return True
 
 
 def room_named(name: str, classes: Iterable[type[Room[Any]]]) -> Room[Any] | None:

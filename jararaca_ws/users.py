@@ -25,11 +25,11 @@ def room_of_user(user_id: str) -> str:
 def obey(
     command: Disconnect | Leave,
     connections: Iterable[WebSocketConnection],
-    leave: Callable[[Iterable[str], WebSocketConnection], None],
+    withdraw: Callable[[Iterable[str], WebSocketConnection], None],
 ) -> None:
     """Do to connections of this instance what an instance has asked of all."""
     for connection in connections:
         if isinstance(command, Disconnect):
             connection.begin_close(command.code, command.reason)
         else:
-            leave(command.rooms, connection)
+            withdraw(command.rooms, connection)

@@ -140,6 +140,7 @@ class Door:
                 connection.refuse(error, ref)  # who cannot authenticate is closed
             return
         manager.tokens.set_user(user, connection)
+        manager.reauthorizing.ask_again([connection], strictly=True)
         _say_authenticated(connection, manager, ref)
 
     # --- who it is ----------------------------------------------------------------------------------------------------

@@ -193,8 +193,11 @@ class RoomRequests:
         names = [str(room) for room in rooms]
         if len({*self._manager.rooms_of(connection), *names}) > connection.settings.max_rooms:
             raise _RoomLimit("max_rooms", connection.settings.max_rooms)
-        async with self._unit_of_work(connection.websocket):
-            await authorize(rooms, connection)
+        changes = -1
+        while changes != connection.permission_changes:  # meanwhile, which is longer than they are asked
+            changes = connection.permission_changes
+            async with self._unit_of_work(connection.websocket):
+                await authorize(rooms, connection)
         await self._manager.join(names, connection)
         position = self._manager.delivery.streams.position
         return Joined(rooms=[JoinedRoom(room=name, **position(name)._asdict()) for name in names])
@@ -204,6 +207,10 @@ class RoomRequests:
         if not isinstance(message, self._allowed.sends) or name not in self._manager.rooms_of(self._connection):
             raise PermissionDenied(name)
         async with self._unit_of_work(self._connection.websocket):
+            if not await room.authorize_send(self._connection, message):
+                raise PermissionDenied(name)
+            if name not in self._manager.rooms_of(self._connection):  # any more
+                raise PermissionDenied(name)
             await message.send(room)
         return Sent(room=name)
 

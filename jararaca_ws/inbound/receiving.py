@@ -11,15 +11,18 @@ from typing import Any, TypeVar
 from fastapi import WebSocket, params
 from pydantic import BaseModel
 
-from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.errors import ConfigurationError, PermissionDenied
 from jararaca_ws.inbound.message_dependencies import MessageDependencies
 from jararaca_ws.interceptors.base import RECEIVE_MARK
 from jararaca_ws.signatures import parameters_of, parameters_without_self
 from jararaca_ws.sockets.connection import WebSocketConnection
 
-__all__ = ["InboundHandler", "Receive", "handler_of", "receivers_of"]
+__all__ = ["Authorize", "InboundHandler", "Receive", "check_authorize", "handler_of", "receivers_of"]
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
+
+Authorize = Callable[[WebSocketConnection, Any], Awaitable[bool]]
+"""Takes the connection and the message; whether the client may send it."""
 
 
 class Receive:
@@ -40,6 +43,8 @@ class Receive:
         message_type: a `WebSocketMessage` class; any pydantic model where the endpoint has a ``discriminator``.
         endpoint: the name of the endpoint's method, where the controller has several.
         dependencies: FastAPI dependencies that run before the method; one that raises refuses the message.
+        authorize: an ``async def`` function that is asked, with the connection and the message, before anything else;
+            False refuses the message with ``permission_denied``.
 
     Raises:
         ConfigurationError: at once, for what cannot be received, and for a function that is not ``async def``.
@@ -51,8 +56,11 @@ class Receive:
         *,
         endpoint: str | None = None,
         dependencies: Sequence[params.Depends] = (),
+        authorize: Authorize | None = None,
     ) -> None:
         check_received(message_type)
+        check_authorize(authorize)
+        self.authorize = authorize
         self.message_type = message_type
         self.endpoint = endpoint
         self.dependencies = dependencies
@@ -71,6 +79,7 @@ class InboundHandler:
         message_type: None where it is not called for a message.
         controller: the class that it is a method of; None where it is a plain function.
         dependencies: None where it asks FastAPI for nothing, and FastAPI is not asked.
+        authorize: None where every client may send it.
     """
 
     function: Callable[..., Awaitable[Any]]
@@ -80,11 +89,14 @@ class InboundHandler:
     connections: tuple[str, ...]
     sockets: tuple[str, ...]
     dependencies: MessageDependencies | None
+    authorize: Authorize | None = None
 
     async def call(
         self, connection: WebSocketConnection, message: Any, build: Callable[[type], Any] | None = None
     ) -> Any:
         """Call it, on a new controller where it is a method; returns what it does."""
+        if self.authorize is not None and not await self.authorize(connection, message):
+            raise PermissionDenied(type(message).__qualname__)
         target = self.function
         if self.controller is not None and build is not None:
             target = MethodType(target, build(self.controller))
@@ -105,6 +117,7 @@ def handler_of(
     controller: type | None = None,
     dependencies: Sequence[params.Depends] = (),
     path: str = "/",
+    authorize: Authorize | None = None,
 ) -> InboundHandler:
     """A function, and what it asks for.
 
@@ -128,6 +141,7 @@ def handler_of(
         connections=tuple(one.name for one in connections),
         sockets=tuple(one.name for one in sockets),
         dependencies=MessageDependencies(where, rest, dependencies, path) if rest or dependencies else None,
+        authorize=authorize,
     )
 
 
@@ -146,6 +160,12 @@ def check_received(message_type: Any) -> None:
     """Refuse what is no class of messages."""
     if not (isinstance(message_type, type) and issubclass(message_type, BaseModel)):
         raise ConfigurationError(f"{message_type!r} cannot be received", "give a class of messages")
+
+
+def check_authorize(authorize: Any) -> None:
+    """Refuse what cannot say whether a message is allowed: a function that is not async says yes to all."""
+    if authorize is not None and not inspect.iscoroutinefunction(authorize):
+        raise ConfigurationError(f"authorize={authorize!r} is no async function", "write async def")
 
 
 def check_async(function: Callable[..., Any], what: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from fastapi import APIRouter, WebSocket, params
@@ -18,7 +19,14 @@ from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
 from jararaca_ws.inbound.message_dependencies import close_dependencies
 from jararaca_ws.inbound.message_work import MessageWork
-from jararaca_ws.inbound.receiving import InboundHandler, check_async, check_received, handler_of
+from jararaca_ws.inbound.receiving import (
+    Authorize,
+    InboundHandler,
+    check_async,
+    check_authorize,
+    check_received,
+    handler_of,
+)
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.routing import admit, served_by
@@ -113,7 +121,11 @@ class WebSocketRouter(APIRouter):
     # --- what is written down -----------------------------------------------------------------------------------------
 
     def receive(
-        self, message_type: type[BaseModel], *, dependencies: Sequence[params.Depends] = ()
+        self,
+        message_type: type[BaseModel],
+        *,
+        dependencies: Sequence[params.Depends] = (),
+        authorize: Authorize | None = None,
     ) -> Callable[[_F], _F]:
         """Handle the messages of one class: see `Receive`.
 
@@ -121,10 +133,11 @@ class WebSocketRouter(APIRouter):
             ConfigurationError: what cannot be received, or a function that cannot be called for it.
         """
         check_received(message_type)
+        check_authorize(authorize)
 
         def mark(function: _F) -> _F:
             check_async(function, "a message handler")
-            self._handlers.append(handler_of(function, message_type, dependencies=dependencies))
+            self._handlers.append(handler_of(function, message_type, dependencies=dependencies, authorize=authorize))
             self._serve()
             return function
 
@@ -239,6 +252,7 @@ class WebSocketRouter(APIRouter):
         manager = interceptor.manager
         await self._door(interceptor).let_in(connection, manager)
         work = MessageWork(connection, runtime, type(self), binary=False)
+        connection.around = partial(self._around, work)
         await self._connect(work, manager)
         await close_dependencies(websocket)
         try:
@@ -250,9 +264,13 @@ class WebSocketRouter(APIRouter):
         finally:
             await self._tell_disconnected(work)
 
+    def _around(self, work: MessageWork, websocket: WebSocket) -> AbstractAsyncContextManager[None]:
+        hook = self._connecting
+        return work.unit_of_work(hook.function if hook else self._serve_websocket, None)
+
     async def _connect(self, work: MessageWork, manager: WebSocketConnectionManager) -> None:
         connection, hook = work.connection, self._connecting
-        async with work.unit_of_work(hook.function if hook else self._serve_websocket, None):
+        async with self._around(work, connection.websocket):
             await manager.add_websocket(connection)
             if hook is not None:
                 await hook.call(connection, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, MutableMapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,14 +18,14 @@ from jararaca_ws.answering import refusal_of
 from jararaca_ws.auth.user import User
 from jararaca_ws.errors import InvalidMessage, NotBound, one_line
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.rooms import check_room, connection_id
+from jararaca_ws.rooms import check_room, connection_id, presence_room
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.sockets.refusals import Refusals
 from jararaca_ws.sockets.socket_state import SocketState
 from jararaca_ws.sockets.waiting import Flag
-from jararaca_ws.typed_rooms import AnyRoom
+from jararaca_ws.typed_rooms import AnyRoom, Room, authorize
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.protocol import (
     SUBPROTOCOLS,
@@ -90,8 +91,11 @@ class WebSocketConnection(SocketState):
         "_on_closed",
         "_refusals",
         "admitting",
+        "around",
         "calls",
+        "granted",
         "metadata",
+        "permission_changes",
         "recovery",
         "scope",
         "takes_request",
@@ -123,6 +127,13 @@ class WebSocketConnection(SocketState):
         self.takes_token: Callable[[MutableMapping[str, Any]], Awaitable[None] | None] | None = None
         #: Set when it is decided whether the client may stay that was to say who it is; None: that is known.
         self.admitting: Flag | None = None
+        #: By what the connection has joined for it, the name and class of a typed room that was asked, and has let it
+        #: in. None: there was none yet.
+        self.granted: dict[str, tuple[str, type[Room[Any]]]] | None = None
+        #: How often it was said that what the connection may is another now.
+        self.permission_changes = 0
+        #: A unit of work for what is done for the connection outside of its handlers; None where its host has none.
+        self.around: Callable[[WebSocket], AbstractAsyncContextManager[None]] | None = None
         # None until a manager has taken the connection in.
         self._membership: Membership | None = None
         self._on_closed: list[Callable[[WebSocketConnection], None]] = []
@@ -186,9 +197,11 @@ class WebSocketConnection(SocketState):
         Raises:
             BadRoom: it is not a room.
             ConfigurationError: presence is not switched on.
-            ConnectionClosed, BackendUnavailable: as `join`.
+            PermissionDenied, ConnectionClosed, BackendUnavailable: as `join`.
         """
-        await self._bound().tracker.watch(check_room(room), self)
+        tracker = self._bound().tracker
+        await authorize([room], self, presence_room)
+        await tracker.watch(check_room(room), self)
 
     async def unwatch_presence(self, room: AnyRoom) -> None:
         """Have the client told no more; not having watched is no error."""
