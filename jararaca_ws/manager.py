@@ -24,7 +24,6 @@ from jararaca_ws.backends.base import (
     WebSocketConnectionBackend,
 )
 from jararaca_ws.calling import RemoteCalls
-from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, Reauthorize, Revoke, decode_command
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
@@ -33,6 +32,7 @@ from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.joining import Joining
 from jararaca_ws.limits.admission import Admission
 from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
+from jararaca_ws.obeying import Obeying
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
 from jararaca_ws.publishing import Publishing
@@ -40,12 +40,12 @@ from jararaca_ws.reauthorizing import Reauthorizing
 from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
-from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal, user_room
+from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
 from jararaca_ws.typed_rooms import AnyRoom, Room, authorize, check_room_patterns
-from jararaca_ws.users import obey, room_of_user
+from jararaca_ws.users import room_of_user
 from jararaca_ws.wire.retained import RoomHistory
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
@@ -120,7 +120,8 @@ class WebSocketConnectionManager(Publishing):
         self.admission = Admission(self.settings, self.backend, self.instance_id)
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
-        delivery.on_command = self._obey
+        obeying = Obeying(delivery, self._joining, self._calls, self.tokens, self.reauthorizing, self._tracker)
+        delivery.on_command = obeying.obey
 
     def _make_tracker(self, store: PresenceStore, settings: PresenceSettings) -> PresenceTracker:
         return PresenceTracker(
@@ -396,31 +397,6 @@ class WebSocketConnectionManager(Publishing):
         """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
         excluded = exclude.id if isinstance(exclude, WebSocketConnection) else exclude
         return self._preparation.publication(rooms, message, id, excluded)
-
-    # --- what other instances ask -------------------------------------------------------------------------------------
-
-    def _obey(self, rooms: Sequence[str], message: bytes) -> None:
-        try:
-            command = decode_command(message)
-        except ValueError:
-            self.delivery.drop(message, "command")
-            return
-        if isinstance(command, Disconnect | Leave):
-            obey(command, self.delivery.rooms.snapshot(rooms), self._joining.withdraw)
-        elif isinstance(command, Reauthorize):
-            self.reauthorizing.ask_again(self.delivery.rooms.snapshot(rooms), strictly=True)
-        elif isinstance(command, Revoke):
-            user_id = command.user_id
-            of_user = () if user_id is None else self.delivery.rooms.members(user_room(user_id))
-            self.tokens.revocations.obey(command, of_user)
-        elif isinstance(command, Ask):
-            self._calls.asked(command, self.delivery.rooms.snapshot(rooms))
-        elif isinstance(command, Answer):
-            self._calls.answered(command)
-        elif isinstance(command, Deliver):
-            self.delivery.to_connection(command.connection, command.payload.encode())
-        elif self._tracker is not None:
-            self._tracker.nudged(rooms)
 
     # --- presence -----------------------------------------------------------------------------------------------------
 

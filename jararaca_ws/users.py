@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-from jararaca_ws.commands import Disconnect, Leave
 from jararaca_ws.errors import BadUserId
 from jararaca_ws.rooms import check_text, user_room
-from jararaca_ws.sockets.connection import WebSocketConnection
 
-__all__ = ["obey", "room_of_user"]
+__all__ = ["room_of_user"]
 
 
 def room_of_user(user_id: str) -> str:
@@ -20,16 +16,3 @@ def room_of_user(user_id: str) -> str:
     """
     check_text(user_id, BadUserId)
     return user_room(user_id)
-
-
-def obey(
-    command: Disconnect | Leave,
-    connections: Iterable[WebSocketConnection],
-    withdraw: Callable[[Iterable[str], WebSocketConnection], None],
-) -> None:
-    """Do to connections of this instance what an instance has asked of all."""
-    for connection in connections:
-        if isinstance(command, Disconnect):
-            connection.begin_close(command.code, command.reason)
-        else:
-            withdraw(command.rooms, connection)
