@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ async def test_who_waits_no_more_holds_nothing():
         store.going.clear()
         asked = asyncio.create_task(claims.claim({"a": 1}))
         waiting = asyncio.create_task(claims.claim({"b": 1}))
-        await until(lambda: not claims._waiting)
+        await turns()
         asked.cancel()
         await turns()
         late = asyncio.create_task(claims.claim({"c": 1}))
@@ -96,8 +97,26 @@ async def test_who_waits_no_more_holds_nothing():
         await turns()
         store.going.set()
         assert await waiting is None
-        await until(lambda: claims.held == {"b": 1} and not shared.total("a"))
-        assert not shared.total("c")
+        await until(lambda: len(store.calls) > 2)
+        assert claims.held == {"b": 1}
+        assert [shared.total(name) for name in "abc"] == [0, 1, 0]
+
+
+async def test_who_is_answered_and_cancelled_in_one_turn_holds_nothing():
+    shared = MemoryLimits()
+    async with started(Store(shared)) as claims:
+        tell, tasks = claims._tell, [asyncio.create_task(claims.claim({"a": 1})) for _ in range(2)]
+
+        def then_cancelled(*answers: Any) -> None:
+            tell(*answers)
+            for task in tasks:
+                task.cancel()
+
+        claims._tell = then_cancelled  # type: ignore[method-assign]
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2
+        await until(lambda: not shared.total("a"))
+        assert claims.held == {}
 
 
 async def test_a_store_that_has_forgotten_us_is_told_all():
