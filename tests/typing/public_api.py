@@ -15,6 +15,7 @@ from jararaca_ws import (
     Health,
     HealthInterceptor,
     InvalidMessage,
+    LimitingBackend,
     MemoryMessageBus,
     MemoryWebSocketConnectionBackend,
     Message,
@@ -27,6 +28,9 @@ from jararaca_ws import (
     PresenceEntry,
     PresenceSettings,
     RabbitMQMessageBus,
+    Rate,
+    RateLimitingBackend,
+    RateLimitInterceptor,
     Receive,
     RedisWebSocketConnectionBackend,
     ReportsHealth,
@@ -208,6 +212,14 @@ keeping_presence: list[PresenceBackend] = [
     MemoryWebSocketConnectionBackend(),
     RedisWebSocketConnectionBackend("redis://localhost"),
 ]
+keeping_buckets: list[RateLimitingBackend] = [
+    MemoryWebSocketConnectionBackend(),
+    RedisWebSocketConnectionBackend("redis://localhost"),
+]
+limiting: list[LimitingBackend] = [
+    MemoryWebSocketConnectionBackend(),
+    RedisWebSocketConnectionBackend("redis://localhost"),
+]
 with_presence: AppInterceptor = WebSocketInterceptor(presence=PresenceSettings())
 buses: list[MessageBus] = [MemoryMessageBus(), RabbitMQMessageBus("amqp://localhost")]
 interceptor: AppInterceptor = Tracing()
@@ -222,3 +234,11 @@ parts: list[ReportsHealth] = [
 assert_type(health_router(*parts), APIRouter)
 assert_type(parts[0].health(), Sequence[Health])
 around: AbstractAsyncContextManager[None]
+
+
+def limits() -> None:
+    backend = RedisWebSocketConnectionBackend("redis://localhost")
+    rate = Rate(100, timedelta(minutes=1), burst=10)
+    _: AppInterceptor = RateLimitInterceptor(rate, by="user", backend=backend)
+    RateLimitInterceptor(rate, by=lambda data: None if data.context_type == "http" else "all")
+    RateLimitInterceptor(rate, by="room")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -24,7 +24,7 @@ from jararaca_ws import (
     recoverable,
     use_ws_manager,
 )
-from jararaca_ws.testing import InLoopWebSocket, connect
+from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect
 from jararaca_ws.wire.room_requests import MalformedRequest, decode_request
 from tests.unit.apps import App, running
 
@@ -278,6 +278,24 @@ def test_a_ref_is_a_short_string_or_none(ref: Any):
     assert request is not None
     assert request.ref is None
     assert isinstance(request, MalformedRequest) == (ref is not None)
+
+
+async def test_b29_a_flood_of_requests_is_refused_and_then_closed_with_4013():
+    async with running(Chat) as app, connect(app.asgi, "/ws/open", subprotocols=V1) as socket:
+        text = json.dumps({"MESSAGE_ID": "jararaca.join", "message": {"rooms": ["chat-7"]}})
+        for _ in range(1000):
+            await socket.send_text(text)
+        codes = []
+        while True:
+            try:
+                answer = await socket.receive_json()
+            except WebSocketClosed as end:
+                closed = end
+                break
+            if answer["MESSAGE_ID"] == "jararaca.error":
+                codes.append(answer["message"]["code"])
+        assert closed.code == 4013
+        assert codes == ["rate_limited"] * app.manager.settings.max_rate_limited
 
 
 async def test_b22_a_client_is_in_so_many_rooms_at_most():
