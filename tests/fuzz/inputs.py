@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import struct
 from typing import Any
@@ -144,6 +146,43 @@ def _frame(draw: st.DrawFn) -> bytes:
 
 frames = st.lists(_frame() | _frame() | _frame() | st.binary(max_size=20), min_size=1, max_size=8)
 """What is written, a piece at a time."""
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+SECRET = b"the secret of the fuzz run, which has 32 bytes and more"
+
+_FAR_AWAY = 4_102_444_800  # the year 2100
+_algorithms = st.sampled_from(["HS256"] * 4 + ["none", "None", "HS512", "RS256", "", 5])
+_claims = st.fixed_dictionaries(
+    {
+        "sub": st.sampled_from(["ana", "ana", "ana"]) | _names,
+        "exp": st.just(_FAR_AWAY) | st.integers(-(2**70), 2**70) | _names,
+    },
+    optional=dict.fromkeys(("aud", "iss", "nbf", "iat", "jti", "more"), _names),
+)
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@st.composite
+def _token(draw: st.DrawFn) -> tuple[str, bool]:
+    """A JSON Web Token, and whether it may count: it is signed with our secret, by the algorithm that is wanted."""
+    header = {
+        "alg": draw(_algorithms),
+        "typ": "JWT",
+        **draw(st.dictionaries(st.sampled_from(["kid", "crit", "b64"]), _names)),
+    }
+    signed = ".".join(_base64url(_as_json(part).encode("utf-8", "replace")) for part in (header, draw(_claims)))
+    secret = draw(st.sampled_from([SECRET, SECRET, SECRET, b"", b"another"]))
+    signature = _base64url(hmac.new(secret, signed.encode(), hashlib.sha256).digest())
+    kept = draw(st.sampled_from([signature] * 4 + ["", signature[:-2], signature + MARK]))
+    is_ours = secret == SECRET and header["alg"] == "HS256" and kept == signature
+    return f"{signed}.{kept}", is_ours
+
+
+tokens = _token() | _token() | _token() | _secret.map(lambda text: (text, False))
 
 # --- handshakes -------------------------------------------------------------------------------------------------------
 

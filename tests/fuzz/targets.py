@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import logging
@@ -17,6 +18,8 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
+from jararaca_ws.auth.jwt_checker import JWTChecker
+from jararaca_ws.auth.sources import TOKEN_SUBPROTOCOL, HeaderToken, MessageToken, SubprotocolToken
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.delivery import recoverable
 from jararaca_ws.inbound.receiving import Receive
@@ -60,6 +63,9 @@ class Lobby(Room[Kept], pattern="fuzz:{name}"):
         return self.name != "closed"
 
 
+SOURCES = [HeaderToken(), SubprotocolToken(), MessageToken()]
+
+
 class Endpoints:
     @WebSocketEndpoint("/typed", client_rooms=[Lobby], client_sends=[Kept])
     async def typed(self, connection: WebSocketConnection) -> None: ...
@@ -71,6 +77,15 @@ class Endpoints:
     @WebSocketEndpoint("/kept")
     async def kept(self, connection: WebSocketConnection) -> None:
         await connection.join("a", "b")
+
+    @WebSocketEndpoint("/private", authenticate=JWTChecker(inputs.SECRET, algorithms=["HS256"]), token_from=SOURCES)
+    async def private(self, connection: WebSocketConnection) -> None:
+        assert connection.user is not None
+
+    @Receive(Asked, endpoint="private")
+    async def asked_in_private(self, connection: WebSocketConnection) -> str:
+        assert connection.user is not None
+        return connection.user.id
 
     @Receive(Said, endpoint="typed")
     async def said(self, message: Said) -> None: ...
@@ -311,6 +326,28 @@ async def _write_handshake(rig: Rig, handshake: tuple[str, Sequence[tuple[str, s
     assert {line.partition(":")[0] for line in head.split("\r\n")[1:]} <= set(_HEADERS.split()), head
 
 
+async def _write_token(rig: Rig, value: tuple[tuple[str, bool], str]) -> None:
+    (token, may_count), where = value
+    headers, offered, first = {}, [SUBPROTOCOL], None
+    if where == "header":
+        headers = {"authorization": f"Bearer {token}"}
+    elif where == "subprotocol":
+        offered.append(TOKEN_SUBPROTOCOL + base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode())
+    else:
+        first = json.dumps({"MESSAGE_ID": "jararaca.authenticate", "message": {"token": token}})
+    try:
+        async with connect(rig.app, "/private", subprotocols=offered, headers=headers) as socket:
+            if first is not None:
+                await socket.send_text(first)
+            who = await _ask(rig, "tokens", socket)
+    except WebSocketClosed as refused:
+        who = None
+        rig.counts[f"tokens: {refused.status}"] += 1
+        if refused.status != 401:
+            raise
+    assert who is None or may_count, (token, who)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is written, and how."""
@@ -323,6 +360,7 @@ TARGETS: dict[str, Target] = {
     "messages": Target(inputs.conversations, _write_messages),
     "positions": Target(inputs.recovered_rooms, _write_positions),
     "rooms": Target(inputs.rooms, _write_room),
+    "tokens": Target(st.tuples(inputs.tokens, st.sampled_from(["header", "subprotocol", "message"])), _write_token),
     "frames": Target(inputs.frames, _write_frames),
     "handshakes": Target(inputs.handshakes, _write_handshake),
 }
