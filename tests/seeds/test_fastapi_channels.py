@@ -24,6 +24,8 @@ from jararaca_ws import (
     Microservice,
     Post,
     PresenceSettings,
+    Rate,
+    RateLimitInterceptor,
     Receive,
     RedisWebSocketConnectionBackend,
     RestController,
@@ -269,6 +271,37 @@ async def test_interceptors_chain_around_messages_and_may_refuse_them():
         "inner after Posted",
         "outer after Posted",
     ]
+
+
+@pytest.mark.redis
+async def test_so_many_messages_of_a_user_in_a_minute_on_all_instances(redis_server: RedisServer):
+    def limited(backend: WebSocketConnectionBackend) -> Microservice:
+        assert isinstance(backend, RedisWebSocketConnectionBackend)
+        rate = Rate(3, timedelta(minutes=1))
+        return chat(backend, RateLimitInterceptor(rate, by="user", excluded=[Typing], backend=backend))
+
+    async with two_instances(limited, redis_server) as (one, other):
+        async with entered(one, "lobby", "ana") as (here, _), entered(other, "kitchen", "ana") as (there, _):
+            for browser, text in ((here, "1"), (there, "2"), (here, "3")):
+                await say(browser, Posted.MESSAGE_ID, text=text)
+                assert (await heard(browser))["text"] == text
+            for browser in (here, there):
+                await say(browser, Posted.MESSAGE_ID, "1", text="too much")
+                error = await heard(browser)
+                assert error["code"] == "rate_limited"
+                assert 0 < error["retry_after_ms"] <= 60_000
+            async with entered(other, "lobby", "rui") as (rui, _):
+                await say(here, Typing.MESSAGE_ID)  # not counted
+                assert await heard(rui) == {"by": "ana"}
+                await say(rui, Posted.MESSAGE_ID, text="another user")
+                assert (await heard(here))["text"] == "another user"
+
+
+async def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JARARACA_WS_MAX_MESSAGE_BYTES", "100")
+    async with running(chat()) as app, entered(app, "lobby", "ana") as (ana, _):
+        await say(ana, Posted.MESSAGE_ID, text="x" * 100)
+        assert (await ana.closed()).code == 1009
 
 
 async def test_messages_are_validated_before_any_code_sees_them():
