@@ -293,9 +293,12 @@ async def test_a_message_that_only_talks_of_replies_is_the_applications(text: st
 
     async def handler(connection: WebSocketConnection) -> None:
         call = asyncio.create_task(connection.call(Confirm()))
-        async for message in connection:
-            messages.append(message)  # noqa: PERF401 - one by one
-        await asyncio.gather(call, return_exceptions=True)
+        try:
+            async for message in connection:
+                messages.append(message)  # noqa: PERF401 - one by one
+        finally:
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
 
     async with serving(handler) as socket:
         await asked(socket)
