@@ -20,6 +20,7 @@ from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, interceptor_of, ru
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
+from jararaca_ws.microservice.openapi import extend_openapi
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
@@ -62,6 +63,7 @@ def install(app: FastAPI, manager: WebSocketConnectionManager, runtime: Microser
     app.state.jararaca_ws_runtime = runtime
     add_answers(app.exception_handlers)
     add_upgrade_answer(app.router)
+    extend_openapi(app, runtime)
     app.router.lifespan_context = _lifespan(app.router.lifespan_context, manager, runtime)
     # Around the router, and not as one of the application's middlewares: inside of all of those, so that none of them
     # puts the request into a task that does not see the context, and inside of the handling of exceptions.
@@ -85,6 +87,7 @@ def _lifespan(inner: Lifespan[Any], manager: WebSocketConnectionManager, runtime
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:  # starlette has one type for None and one for a mapping
+        extend_openapi(app, runtime)
         async with runtime.lifespan():
             with provide_ws_manager(manager):
                 async with inner(app) as state:

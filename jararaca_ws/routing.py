@@ -7,10 +7,12 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, TypeVar
 
 from fastapi import WebSocket, params
 from fastapi.routing import APIWebSocketRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
@@ -21,8 +23,10 @@ from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
+from jararaca_ws.inbound.documented import Documented
 from jararaca_ws.inbound.message_work import Host
-from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of
+from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
+from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of, sends_of
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
@@ -38,6 +42,7 @@ __all__ = [
     "check_paths",
     "endpoint_route",
     "endpoints_of",
+    "handshake_route",
     "served_by",
 ]
 
@@ -78,6 +83,9 @@ class WebSocketEndpoint:
             asks. What is not given here is as the interceptor has it.
         token_from: where the token is looked for; in the ``Authorization`` header and the subprotocols by default.
         allowed_origins: of pages, ``https://app.example.com``; ``"*"`` for all. Has to be given for a `CookieToken`.
+        sends: for the OpenAPI document only: what clients may be sent, beside what ``client_rooms`` carry. Messages,
+            other pydantic models, or classes of rooms for all that they carry.
+        include_in_schema: whether the endpoint and its messages are in the OpenAPI document.
 
     Raises:
         ConfigurationError: at once, for a function that is not ``async def``, and for rooms and messages that are none.
@@ -98,6 +106,8 @@ class WebSocketEndpoint:
         authenticate: Authenticate | Inherited | None = INHERITED,
         token_from: Sequence[TokenSource] | None = None,
         allowed_origins: AllowedOrigins | None = None,
+        sends: Sequence[type[BaseModel]] = (),
+        include_in_schema: bool = True,
     ) -> None:
         if not isinstance(path, str):
             raise ConfigurationError("@WebSocketEndpoint was used without a path", 'write @WebSocketEndpoint("/path")')
@@ -108,6 +118,8 @@ class WebSocketEndpoint:
         self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
         self.client_rooms = ClientRooms(tuple(client_rooms), tuple(client_sends))
         self.access = StatedAccess(authenticate, token_from, allowed_origins)
+        self.sends = sends_of(sends)
+        self.include_in_schema = include_in_schema
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "a @WebSocketEndpoint")
@@ -122,6 +134,7 @@ class Endpoint:
     Attributes:
         path: the whole path, that of the controller included.
         dispatch: None where no `Receive` method handles what clients send.
+        documented: what the OpenAPI document says of it.
     """
 
     path: str
@@ -129,6 +142,7 @@ class Endpoint:
     function: Callable[..., Awaitable[None]]
     spec: WebSocketEndpoint
     dispatch: Dispatch | None = None
+    documented: Documented
 
 
 def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]:
@@ -142,7 +156,11 @@ def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]
         function = inspect.getattr_static(controller, name)
         spec = getattr(function, ENDPOINT_MARK, None)
         if isinstance(spec, WebSocketEndpoint):
-            found.append(Endpoint(path=join(spec.path), controller=controller, function=function, spec=spec))
+            documented = Documented(options=spec.options, sends=spec.sends, client_rooms=spec.client_rooms)
+            path = join(spec.path)
+            found.append(
+                Endpoint(path=path, controller=controller, function=function, spec=spec, documented=documented)
+            )
     return _with_receivers(controller, found)
 
 
@@ -158,8 +176,11 @@ def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoin
                 dependencies=spec.dependencies,
                 path=endpoint.path,
                 authorize=spec.authorize,
+                sends=spec.sends,
             )
         )
+    for one in endpoints:
+        one.documented.handlers.extend(by_name[one.function.__name__])
     return [
         replace(one, dispatch=Dispatch(_name(one.function), controller, handlers, one.spec.options))
         if (handlers := by_name[one.function.__name__])
@@ -217,6 +238,26 @@ def endpoint_route(
     door = Door(endpoint.spec.access.over(access, where), where, endpoint.path)
     route.app = _served(route.app, endpoint, manager, host, door)
     return route
+
+
+def handshake_route(
+    endpoint: Endpoint, route: APIWebSocketRoute, *, tags: Sequence[str | Enum] = (), include_in_schema: bool = True
+) -> HandshakeRoute:
+    """What stands for an endpoint in the OpenAPI document."""
+    options = handshake_options(
+        endpoint.documented,
+        name=endpoint.function.__name__,
+        description=endpoint.function.__doc__,
+        asking=endpoint.documented.handlers,
+        dependencies=route.dependencies,
+    )
+    return HandshakeRoute(
+        endpoint.path + HANDSHAKE_SUFFIX,
+        route.endpoint,
+        **options,
+        tags=list(tags),
+        include_in_schema=include_in_schema and endpoint.spec.include_in_schema,
+    )
 
 
 def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host, door: Door) -> ASGIApp:

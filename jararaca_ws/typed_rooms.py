@@ -139,6 +139,11 @@ class _Pattern:
             )
         )
 
+    @property
+    def text(self) -> str:
+        """As it was written."""
+        return self._text
+
     def check(self, cls: type[Room[Any]]) -> None:
         """Whether it fits the fields of a class.
 

@@ -18,7 +18,7 @@ from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.inbound import Codec, Envelopes, FlatPayloads, NoMessages, flat_reply
 from jararaca_ws.wire.protocol import CloseCode
 
-__all__ = ["Dispatch", "DispatchOptions", "Dispatcher", "Fallback", "Handlers"]
+__all__ = ["Dispatch", "DispatchOptions", "Dispatcher", "Fallback", "Handlers", "reads_envelopes"]
 
 Handlers = Mapping[type[BaseModel], Callable[[WebSocketConnection, Any], Awaitable[Any]]]
 """By the class of a message, its handler: given the connection and the message, it gets the rest by itself."""
@@ -160,12 +160,17 @@ def _by_class(where: str, handlers: Sequence[InboundHandler]) -> dict[type[BaseM
     return found
 
 
+def reads_envelopes(classes: Sequence[type[BaseModel]], discriminator: str | None) -> bool:
+    """Whether what comes for these classes is in envelopes; else it is the fields themselves."""
+    return discriminator is None and any(issubclass(cls, WebSocketMessageBase) for cls in classes)
+
+
 def _codec(where: str, classes: list[type[BaseModel]], discriminator: str | None) -> Codec:
     if not classes:
         return NoMessages()
     messages = [cls for cls in classes if issubclass(cls, WebSocketMessageBase)]
     try:
-        if discriminator is not None or not messages:
+        if not reads_envelopes(classes, discriminator):
             return FlatPayloads(classes, discriminator)
         if len(messages) < len(classes):
             (other, *_) = [cls for cls in classes if cls not in messages]

@@ -53,12 +53,18 @@ class MessageDependencies:
         self._by_names: dict[frozenset[str], Dependant] = {}
         self._made(path)
 
-    def _made(self, path: str) -> Dependant:
+    @property
+    def asks(self) -> Callable[[], None]:
+        """A function that asks for the same, and does nothing."""
+
         def asks() -> None: ...
 
         asks.__signature__ = self._signature  # type: ignore[attr-defined]
+        return asks
+
+    def _made(self, path: str) -> Dependant:
         try:
-            dependant = get_dependant(path=path, call=asks)
+            dependant = get_dependant(path=path, call=self.asks)
         except (AssertionError, FastAPIError, ValueError) as error:
             raise ConfigurationError(f"{self._name} asks for what FastAPI cannot give ({error})") from error
         if dependant.body_params:

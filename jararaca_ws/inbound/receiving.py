@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -14,10 +14,23 @@ from pydantic import BaseModel
 from jararaca_ws.errors import ConfigurationError, PermissionDenied
 from jararaca_ws.inbound.message_dependencies import MessageDependencies
 from jararaca_ws.interceptors.base import RECEIVE_MARK
+from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase
 from jararaca_ws.signatures import parameters_of, parameters_without_self
 from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.typed_rooms import Room
 
-__all__ = ["Authorize", "InboundHandler", "Receive", "check_authorize", "handler_of", "receivers_of"]
+__all__ = [
+    "Authorize",
+    "InboundHandler",
+    "Receive",
+    "carried_by",
+    "check_authorize",
+    "check_async",
+    "check_received",
+    "handler_of",
+    "receivers_of",
+    "sends_of",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 
@@ -45,6 +58,8 @@ class Receive:
         dependencies: FastAPI dependencies that run before the method; one that raises refuses the message.
         authorize: an ``async def`` function that is asked, with the connection and the message, before anything else;
             False refuses the message with ``permission_denied``.
+        sends: for the OpenAPI document only: what the client may be sent on account of this message, beside the reply.
+            Messages, other pydantic models, or classes of rooms for all that they carry.
 
     Raises:
         ConfigurationError: at once, for what cannot be received, and for a function that is not ``async def``.
@@ -57,6 +72,7 @@ class Receive:
         endpoint: str | None = None,
         dependencies: Sequence[params.Depends] = (),
         authorize: Authorize | None = None,
+        sends: Sequence[type[BaseModel]] = (),
     ) -> None:
         check_received(message_type)
         check_authorize(authorize)
@@ -64,6 +80,7 @@ class Receive:
         self.message_type = message_type
         self.endpoint = endpoint
         self.dependencies = dependencies
+        self.sends = sends_of(sends)
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "@Receive")
@@ -80,6 +97,8 @@ class InboundHandler:
         controller: the class that it is a method of; None where it is a plain function.
         dependencies: None where it asks FastAPI for nothing, and FastAPI is not asked.
         authorize: None where every client may send it.
+        returns: its annotation; `inspect.Signature.empty` where it has none.
+        sends: what it says that it sends, for documents.
     """
 
     function: Callable[..., Awaitable[Any]]
@@ -89,6 +108,8 @@ class InboundHandler:
     connections: tuple[str, ...]
     sockets: tuple[str, ...]
     dependencies: MessageDependencies | None
+    returns: Any
+    sends: tuple[type[BaseModel], ...]
     authorize: Authorize | None = None
 
     async def call(
@@ -118,6 +139,7 @@ def handler_of(
     dependencies: Sequence[params.Depends] = (),
     path: str = "/",
     authorize: Authorize | None = None,
+    sends: tuple[type[BaseModel], ...] = (),
 ) -> InboundHandler:
     """A function, and what it asks for.
 
@@ -126,7 +148,7 @@ def handler_of(
     """
     # A class that was made in a function is in no module's namespace; we know it by its own name.
     names = {} if message_type is None else {message_type.__name__: message_type}
-    parameters, _ = (parameters_of if controller is None else parameters_without_self)(function, names)
+    parameters, returns = (parameters_of if controller is None else parameters_without_self)(function, names)
     messages = [one for one in parameters if message_type is not None and _is_class(one.annotation, message_type)]
     connections = [one for one in parameters if one.annotation is WebSocketConnection]
     sockets = [one for one in parameters if one.annotation is WebSocket]
@@ -142,6 +164,8 @@ def handler_of(
         sockets=tuple(one.name for one in sockets),
         dependencies=MessageDependencies(where, rest, dependencies, path) if rest or dependencies else None,
         authorize=authorize,
+        returns=returns,
+        sends=sends,
     )
 
 
@@ -166,6 +190,29 @@ def check_authorize(authorize: Any) -> None:
     """Refuse what cannot say whether a message is allowed: a function that is not async says yes to all."""
     if authorize is not None and not inspect.iscoroutinefunction(authorize):
         raise ConfigurationError(f"authorize={authorize!r} is no async function", "write async def")
+
+
+def sends_of(classes: Iterable[Any]) -> tuple[type[BaseModel], ...]:
+    """What was declared as sent: a class of rooms stands for the messages that it carries.
+
+    Raises:
+        ConfigurationError: something in it can be none.
+    """
+    found: list[type[BaseModel]] = []
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
+            raise ConfigurationError(f"sends has {cls!r}", "give classes of messages, or of rooms that carry some")
+        if issubclass(cls, WebSocketMessageBase) and cls.MESSAGE_ID == UNSET_MESSAGE_ID:
+            raise ConfigurationError(f"sends has {cls!r}, which has no MESSAGE_ID", "give it one")
+        found += carried_by(cls) if issubclass(cls, Room) else [cls]
+    return tuple(found)
+
+
+def carried_by(room: type[Room[Any]]) -> list[type[WebSocketMessageBase]]:
+    """The messages that rooms of a class carry, as far as that is known."""
+    return [
+        cls for cls in room.__carries__ if issubclass(cls, WebSocketMessageBase) and cls.MESSAGE_ID != UNSET_MESSAGE_ID
+    ]
 
 
 def check_async(function: Callable[..., Any], what: str) -> None:

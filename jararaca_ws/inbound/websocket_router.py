@@ -17,8 +17,10 @@ from jararaca_ws.auth.door import Door
 from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
+from jararaca_ws.inbound.documented import Documented
 from jararaca_ws.inbound.message_dependencies import close_dependencies
 from jararaca_ws.inbound.message_work import MessageWork
+from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
 from jararaca_ws.inbound.receiving import (
     Authorize,
     InboundHandler,
@@ -26,6 +28,7 @@ from jararaca_ws.inbound.receiving import (
     check_authorize,
     check_received,
     handler_of,
+    sends_of,
 )
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
@@ -77,7 +80,9 @@ class WebSocketRouter(APIRouter):
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         binary: what clients send, and what handlers return, are binary frames.
         authenticate, token_from, allowed_origins: who may connect: see `WebSocketEndpoint`.
-        router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ...).
+        sends: for the OpenAPI document only: what clients may be sent. Messages, other pydantic models, or classes of
+            rooms for all that they carry.
+        router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ``include_in_schema=``, ...).
 
     Raises:
         ConfigurationError: a ``concurrency`` below 1; both a ``discriminator`` and a ``dispatcher``.
@@ -95,6 +100,7 @@ class WebSocketRouter(APIRouter):
         authenticate: Authenticate | Inherited | None = INHERITED,
         token_from: Sequence[TokenSource] | None = None,
         allowed_origins: AllowedOrigins | None = None,
+        sends: Sequence[type[BaseModel]] = (),
         **router_options: Any,
     ) -> None:
         super().__init__(**router_options)
@@ -105,6 +111,12 @@ class WebSocketRouter(APIRouter):
         self._options = DispatchOptions(discriminator=discriminator, concurrency=concurrency, binary=binary)
         self._dispatcher = dispatcher
         self._handlers: list[InboundHandler] = []
+        self._documented = Documented(
+            handlers=self._handlers,
+            options=self._options,
+            dispatched=dispatcher is not None,
+            sends=sends_of(sends),
+        )
         self._connecting: InboundHandler | None = None
         self._disconnected: Callable[[WebSocketConnection, int, str], Awaitable[Any]] | None = None
         self._fallback: Fallback | None = None
@@ -126,6 +138,7 @@ class WebSocketRouter(APIRouter):
         *,
         dependencies: Sequence[params.Depends] = (),
         authorize: Authorize | None = None,
+        sends: Sequence[type[BaseModel]] = (),
     ) -> Callable[[_F], _F]:
         """Handle the messages of one class: see `Receive`.
 
@@ -134,10 +147,13 @@ class WebSocketRouter(APIRouter):
         """
         check_received(message_type)
         check_authorize(authorize)
+        sent = sends_of(sends)
 
         def mark(function: _F) -> _F:
             check_async(function, "a message handler")
-            self._handlers.append(handler_of(function, message_type, dependencies=dependencies, authorize=authorize))
+            self._handlers.append(
+                handler_of(function, message_type, dependencies=dependencies, authorize=authorize, sends=sent)
+            )
             self._serve()
             return function
 
@@ -179,6 +195,7 @@ class WebSocketRouter(APIRouter):
 
     def _serve(self) -> None:
         self._dispatch = None
+        self._describe()
         if self._serves:
             return
         self._serves = True
@@ -189,6 +206,23 @@ class WebSocketRouter(APIRouter):
         # FastAPI makes this route anew wherever the router is included: all that it keeps is this function.
         serve.__annotations__ = {"websocket": WebSocket, "return": None}
         self.add_api_websocket_route(self._path, serve, name=self._name or "websocket")
+
+    def _describe(self) -> None:
+        """Have the OpenAPI document say what there is now."""
+        before = [one for one in self.routes if isinstance(one, HandshakeRoute) and one.describes(self._documented)]
+        for route in before:
+            self.routes.remove(route)
+        connecting = [] if self._connecting is None else [self._connecting]
+        options = handshake_options(
+            self._documented,
+            name=self._name or "websocket",
+            description=connecting[0].function.__doc__ if connecting else None,
+            asking=[*connecting, *self._handlers],
+        )
+
+        async def handshake() -> None: ...
+
+        self.add_api_route(self._path + HANDSHAKE_SUFFIX, handshake, route_class_override=HandshakeRoute, **options)
 
     def _built(self) -> Dispatch:
         if self._dispatch is None:

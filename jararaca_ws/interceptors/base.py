@@ -22,6 +22,7 @@ __all__ = [
     "HANDLER_MARK",
     "HttpTransactionData",
     "InterceptorWithRoutes",
+    "InterceptorWithOpenApi",
     "InterceptorWithWork",
     "MessageBusTransactionData",
     "RECEIVE_MARK",
@@ -164,6 +165,15 @@ class InterceptorWithRoutes(Protocol):
         Raises:
             ConfigurationError: the routes clash, or cannot be built.
         """
+        ...
+
+
+@runtime_checkable
+class InterceptorWithOpenApi(Protocol):
+    """An interceptor that has something to say in the OpenAPI document."""
+
+    def extend_openapi(self, document: dict[str, Any]) -> None:
+        """Called with the document each time it is asked for; what was added to it before is there."""
         ...
 
 

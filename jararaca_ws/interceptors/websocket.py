@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
+from fastapi.routing import APIWebSocketRoute
 from starlette.routing import BaseRoute
 
 from jararaca_ws.auth.access import PUBLIC, AllowedOrigins, Authenticate, StatedAccess
@@ -19,6 +20,7 @@ from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, provide_ws_message_sender
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
+from jararaca_ws.inbound.openapi import expand_document
 from jararaca_ws.interceptors.base import (
     ENDPOINT_MARK,
     AppTransactionContext,
@@ -28,10 +30,10 @@ from jararaca_ws.interceptors.base import (
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.config import Microservice
-from jararaca_ws.microservice.controllers import controller_path, join_paths
+from jararaca_ws.microservice.controllers import controller_path, join_paths, rest_controller
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
-from jararaca_ws.routing import check_paths, endpoint_route, endpoints_of
+from jararaca_ws.routing import Endpoint, check_paths, endpoint_route, endpoints_of, handshake_route
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.draining import drained_on_signals
@@ -63,6 +65,7 @@ class WebSocketInterceptor:
         authenticate, token_from, allowed_origins: of the endpoints and routers that do not say it themselves: see
             `WebSocketEndpoint`. Of the WebSocket routes of an application of your own, those with a
             `current_connection`. Where None, everybody may connect, from everywhere.
+        include_in_schema: whether the OpenAPI document has WebSockets, those of each `WebSocketRouter` included.
 
     Attributes:
         manager: the connection manager of this process.
@@ -80,10 +83,12 @@ class WebSocketInterceptor:
         authenticate: Authenticate | None = None,
         token_from: Sequence[TokenSource] | None = None,
         allowed_origins: AllowedOrigins | None = None,
+        include_in_schema: bool = True,
     ) -> None:
         self.manager = WebSocketConnectionManager(
             backend or MemoryWebSocketConnectionBackend(), settings=settings, presence=presence
         )
+        self._include_in_schema = include_in_schema
         self._service = ""
         stated = StatedAccess(authenticate, token_from, allowed_origins)
         self.door = Door(stated.over(PUBLIC, "the WebSocketInterceptor"), "the WebSocketInterceptor")
@@ -137,7 +142,12 @@ class WebSocketInterceptor:
         ]
         check_paths(endpoints)
         access = self.door.access
-        return [endpoint_route(endpoint, manager=self.manager, host=runtime, access=access) for endpoint in endpoints]
+        routes = [endpoint_route(one, manager=self.manager, host=runtime, access=access) for one in endpoints]
+        return [*routes, *(map(_handshake, endpoints, routes) if self._include_in_schema else ())]
+
+    def extend_openapi(self, document: dict[str, Any]) -> None:
+        """Put the messages of WebSockets into the OpenAPI document."""
+        expand_document(document, include=self._include_in_schema)
 
     def intercept(self, app_context: AppTransactionContext) -> AbstractAsyncContextManager[None]:
         """Bind the manager, and stage what is sent where the unit of work can fail as a whole."""
@@ -158,6 +168,13 @@ class WebSocketInterceptor:
         where = f"{self._service}:{controller.__module__}.{controller.__qualname__}.{handler.__name__}"
         # A digest, because these have any length, and the other services of the fleet have handlers of the same names.
         return blake2b(f"{data.message_id}:{where}".encode(), digest_size=16).hexdigest()
+
+
+def _handshake(endpoint: Endpoint, route: APIWebSocketRoute) -> BaseRoute:
+    declared = rest_controller(endpoint.controller)
+    options = {} if declared is None else declared.router_options
+    include = options.get("include_in_schema", True)
+    return handshake_route(endpoint, route, tags=options.get("tags", ()), include_in_schema=include)
 
 
 class _StagingSender:

@@ -25,6 +25,7 @@ from jararaca_ws.interceptors.base import (
 )
 from jararaca_ws.microservice.config import Microservice
 from jararaca_ws.microservice.controllers import join_paths, rest_controller, rest_methods
+from jararaca_ws.microservice.openapi import extend_openapi
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.signatures import parameters_without_self
 
@@ -69,6 +70,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
         if router is not None:
             app.include_router(router)
     app.router.routes.extend(_interceptor_routes(runtime, runtime.interceptors))
+    extend_openapi(app, runtime)
     return app
 
 
@@ -81,6 +83,9 @@ def _lifespan(runtime: MicroserviceRuntime) -> Callable[[FastAPI], AbstractAsync
             built = [one for one in runtime.interceptors if not any(one is other for other in at_creation)]
             routes = _interceptor_routes(runtime, built)
             app.router.routes.extend(routes)
+            if routes:
+                app.openapi_schema = None  # made without them
+            extend_openapi(app, runtime)
             try:
                 yield
             finally:

@@ -16,6 +16,7 @@ from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import decode, encode
 
 __all__ = [
+    "MAX_REF",
     "JoinRequest",
     "Joined",
     "JoinedRoom",
@@ -29,11 +30,11 @@ __all__ = [
     "decode_request",
 ]
 
-_MAX_REF = 128
+MAX_REF = 128
 _Name = Annotated[str, Field(max_length=255)]
 
 
-class _Rooms(BaseModel):
+class RoomNames(BaseModel):
     rooms: Annotated[list[_Name], Field(min_length=1, max_length=128)]
 
 
@@ -48,19 +49,19 @@ class _Request(BaseModel):
     ref: the client's own name for its request, which the answer bears; None where it gave none.
     """
 
-    ref: Annotated[str, Field(max_length=_MAX_REF)] | None = None
+    ref: Annotated[str, Field(max_length=MAX_REF)] | None = None
 
 
 class JoinRequest(_Request):
     """All of these rooms, or none."""
 
     MESSAGE_ID: Literal["jararaca.join"]
-    message: _Rooms
+    message: RoomNames
 
 
 class LeaveRequest(_Request):
     MESSAGE_ID: Literal["jararaca.leave"]
-    message: _Rooms
+    message: RoomNames
 
 
 class SendRequest(_Request):
@@ -109,7 +110,7 @@ def decode_request(raw: str) -> RoomRequest | MalformedRequest | None:
     try:
         return _request.validate_json(raw)
     except ValidationError as error:
-        ref = head.ref if isinstance(head.ref, str) and len(head.ref) <= _MAX_REF else None
+        ref = head.ref if isinstance(head.ref, str) and len(head.ref) <= MAX_REF else None
         return MalformedRequest(ref, f"malformed {head.MESSAGE_ID}: {error.errors()[0]['type']}")
 
 

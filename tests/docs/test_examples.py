@@ -19,6 +19,7 @@ import httpx
 import jwt
 import pytest
 from fastapi import FastAPI
+from openapi_spec_validator import validate
 from playwright.async_api import Page, async_playwright
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_to
@@ -277,6 +278,20 @@ async def test_receiving(load: Load):
         error = await bo.receive_json()
         assert (error["MESSAGE_ID"], error["ref"]) == ("jararaca.error", "1")
         assert error["message"]["code"] == "bad_request"
+
+
+async def test_openapi(load: Load):
+    example = load("openapi")
+    async with running(example.app) as (app, http):
+        document = (await http.get("/openapi.json")).json()
+        validate(document)
+        handshake, move = document["paths"].values()
+        assert list(document["paths"]) == ["/games/{number} (WebSocket)", "/games/{number}: match.move"]
+        assert list(handshake["get"]["callbacks"]) == ["match.moved", "match.ended"]
+        assert list(move["post"]["callbacks"]) == ["match.ended"]
+        async with connect(app, "/games/1") as socket:
+            await socket.send_text('{"MESSAGE_ID": "match.move", "message": {"square": 9}, "ref": "1"}')
+            assert [(await socket.receive_json())["message"] for _ in range(3)] == [{"square": 9}, {}, {"points": 9}]
 
 
 async def test_receiving_router(load: Load):

@@ -116,6 +116,8 @@ async def typed_rooms(manager: WebSocketConnectionManager, connection: WebSocket
     assert_type(await manager.history(KeptRoom()), RoomHistory)
     assert_type(SaidRoom(number=1).number, int)
     WebSocketEndpoint("/ws", client_rooms=[SaidRoom, KeptRoom, AnyMessageRoom], client_sends=[Said])
+    WebSocketEndpoint("/ws", sends=[Said, SaidRoom, KeptRoom], include_in_schema=False)
+    WebSocketEndpoint("/ws", sends=[str])  # type: ignore[list-item]
     WebSocketEndpoint("/ws", client_rooms=[Said])  # type: ignore[list-item]
     WebSocketEndpoint("/ws", client_rooms=[SaidRoom], client_sends=[SaidRoom])  # type: ignore[list-item]
 
