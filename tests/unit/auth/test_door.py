@@ -152,6 +152,9 @@ class TestSources:
                 assert (await refused(app.asgi, f"/ws?{name}=good-ana")).status == 401
 
 
+class Free(Room, pattern="free"): ...
+
+
 class TestFirstMessage:
     ACCESS: ClassVar[dict[str, Any]] = {"authenticate": checked, "token_from": [MessageToken()]}
 
@@ -193,9 +196,6 @@ class TestFirstMessage:
         ],
     )
     async def test_anything_else_is_closed_and_not_looked_at(self, first: str, caplog: pytest.LogCaptureFixture):
-        class Free(Room, pattern="free"):
-            pass
-
         access = {**self.ACCESS, "client_rooms": [Free]}
         offered = ["jararaca.v1", "jararaca.recover"]
         async with running(serving(**access)) as app, connect(app.asgi, "/ws", subprotocols=offered) as socket:
@@ -220,9 +220,6 @@ class TestFirstMessage:
         assert not errors_in(caplog)
 
     async def test_positions_and_requests_follow_it(self):
-        class Free(Room, pattern="free"):
-            pass
-
         access = {**self.ACCESS, "client_rooms": [Free]}
         offered = ["jararaca.v1", "jararaca.recover"]
         async with running(serving(**access)) as app, connect(app.asgi, "/ws", subprotocols=offered) as socket:
