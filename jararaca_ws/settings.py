@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
 
 from jararaca_ws.configuring import Amount, Count, Duration, Settings
 
@@ -30,9 +33,9 @@ class WebSocketSettings(Settings):
     """How many connections from one address, or one /64 of IPv6, there may be on all instances together; one more is
     answered 429. None: no limit."""
 
-    limits_ttl: Duration = timedelta(seconds=30)
-    """Within it the connections of an instance that was killed count no more. Instances give a sign of life three
-    times in it."""
+    limits_ttl: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=30)
+    """Within it the connections of an instance that was killed count no more; at least 1 s. Instances give a sign of
+    life three times in it."""
 
     limits_fail_open: bool = True
     """While the backend does not answer: whether each instance counts its own connections, or takes on no more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,8 @@ class Rate:
 
     Attributes:
         burst: how many may come at once, after a pause; None: ``count``.
+        interval_s: in how many seconds a token comes.
+        depth_s: in how many seconds an empty bucket is full.
 
     Raises:
         ConfigurationError: a count or a burst below 1, or no time.
@@ -35,6 +37,8 @@ class Rate:
     count: int
     per: timedelta = timedelta(seconds=1)
     burst: int | None = None
+    interval_s: float = field(init=False, repr=False, compare=False)
+    depth_s: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {"count": self.count, "burst": self.count if self.burst is None else self.burst}
@@ -44,16 +48,10 @@ class Rate:
         per: Any = self.per
         if not isinstance(per, timedelta) or per <= timedelta(0):
             raise ConfigurationError(f"per={per!r} cannot be", "give a timedelta above zero")
-
-    @property
-    def interval_s(self) -> float:
-        """In how many seconds a token comes."""
-        return self.per.total_seconds() / self.count
-
-    @property
-    def depth_s(self) -> float:
-        """In how many seconds an empty bucket is full."""
-        return self.interval_s * (self.burst or self.count)
+        # Worked out once: they are asked for with each message.
+        interval_s = per.total_seconds() / self.count
+        object.__setattr__(self, "interval_s", interval_s)
+        object.__setattr__(self, "depth_s", interval_s * given["burst"])
 
 
 class Buckets:

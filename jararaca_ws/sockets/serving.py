@@ -375,9 +375,9 @@ def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
 def _is_longer(message: Message, limit: int) -> bool:
     """Whether what came has more bytes than that. A server may allow more than we do."""
     data: str | bytes = message.get("text") or message.get("bytes") or b""
-    if len(data) > limit or isinstance(data, bytes) or len(data) * 4 <= limit:
-        return len(data) > limit
-    return not data.isascii() and len(data.encode(errors="replace")) > limit
+    if len(data) * 4 <= limit:  # a character has at most four bytes
+        return False
+    return len(data if isinstance(data, bytes) or data.isascii() else data.encode(errors="replace")) > limit
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

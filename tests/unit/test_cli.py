@@ -323,6 +323,29 @@ def test_what_uvicorn_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -
     assert second.log_level == "error"
 
 
+@pytest.mark.parametrize("made", ["service", "app"])
+def test_a_message_is_as_long_as_the_application_allows(
+    made: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[uvicorn.Config] = []
+
+    def run(server: uvicorn.Server) -> None:
+        configs.append(server.config)
+        server.started = True
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    code = """
+        from jararaca_ws import Microservice, WebSocketInterceptor, WebSocketSettings, create_http_server
+
+        websockets = WebSocketInterceptor(settings=WebSocketSettings(max_message_bytes=200_000))
+        service = Microservice(interceptors=[websockets])
+        app = create_http_server(service)
+    """
+    assert serve(*target(code, made)) == 0
+    assert serve(*target(code, made), "--ws-max-size", "9") == 0
+    assert [config.ws_max_size for config in configs] == [200_000, 9]
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("stop", [OwnedProcess.terminate, OwnedProcess.interrupt])
 def test_the_command_serves_and_ends_with_0(

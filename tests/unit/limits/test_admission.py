@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -140,3 +141,9 @@ def test_a_backend_that_does_not_know_them_cannot_limit_connections():
     with pytest.raises(ConfigurationError, match="HubBackend does not know how many there are"):
         WebSocketConnectionManager(HubBackend([]), settings=WebSocketSettings(max_connections_per_user=1))
     WebSocketConnectionManager(HubBackend([]))
+
+
+@pytest.mark.parametrize("wrong", [{"max_connections": 0}, {"limits_ttl": timedelta(seconds=0.5)}])
+def test_limits_that_cannot_be(wrong: dict[str, Any]):
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        WebSocketSettings(**wrong)
