@@ -89,7 +89,7 @@ from jararaca_ws.errors import (
     Unroutable,
 )
 from jararaca_ws.health import Health, ReportsHealth
-from jararaca_ws.hosting import current_connection
+from jararaca_ws.hosting import connection_by, current_connection
 from jararaca_ws.inbound.receiving import Receive
 from jararaca_ws.inbound.websocket_router import WebSocketRouter
 from jararaca_ws.interceptors.base import (
@@ -168,6 +168,7 @@ __all__ = [
     "WebSocketConnection",
     "WebSocketConnectionManager",
     "WebSocketEndpoint",
+    "connection_by",
     "current_connection",
     "WebSocketMessage",
     "WebSocketMessageBase",

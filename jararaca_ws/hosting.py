@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from jararaca_ws.answering import add_answers, add_upgrade_answer
-from jararaca_ws.auth.door import was_let_in
+from jararaca_ws.auth.access import PUBLIC, AllowedOrigins, Authenticate, StatedAccess
+from jararaca_ws.auth.door import Door, was_let_in
+from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError
@@ -26,7 +28,7 @@ from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.staging import Stage
 
-__all__ = ["current_connection", "install"]
+__all__ = ["connection_by", "current_connection", "install"]
 
 
 async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
@@ -41,6 +43,37 @@ async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
         ConfigurationError: it is no WebSocket, or nothing of ours serves it.
         ConnectionClosed: the client has gone.
     """
+    return await _connection(websocket, None)
+
+
+def connection_by(
+    authenticate: Authenticate | None,
+    *,
+    token_from: Sequence[TokenSource] | None = None,
+    allowed_origins: AllowedOrigins | None = None,
+) -> Callable[[HTTPConnection], Awaitable[WebSocketConnection]]:
+    """`current_connection` for one route, in place of what the interceptor says of who may connect.
+
+    ``Depends(connection_by(jwt_checker, token_from=[CookieToken("session")], allowed_origins=[...]))``, or
+    ``Depends(connection_by(None))`` for everybody. Nothing is taken over from the interceptor. The arguments are those
+    of a `WebSocketEndpoint`.
+
+    Raises:
+        ConfigurationError: at once, for what cannot be.
+    """
+    where = "connection_by()"
+    door = Door(StatedAccess(authenticate, token_from, allowed_origins).over(PUBLIC, where), where)
+
+    async def connection(websocket: HTTPConnection) -> WebSocketConnection:
+        return await _connection(websocket, door)
+
+    # FastAPI looks for names in a function's module; these are no strings.
+    connection.__annotations__ = {"websocket": HTTPConnection, "return": WebSocketConnection}
+    return connection
+
+
+async def _connection(websocket: HTTPConnection, door: Door | None) -> WebSocketConnection:
+    """``door`` is None where it is the interceptor's."""
     if not isinstance(websocket, WebSocket):
         raise ConfigurationError("an HTTP request has no connection", "use current_connection in WebSocket endpoints")
     connection = websocket.scope.get(SCOPE_KEY)
@@ -48,7 +81,8 @@ async def current_connection(websocket: HTTPConnection) -> WebSocketConnection:
         # FastAPI's own object for this socket: it has to see who accepts.
         connection.websocket = websocket
         if not was_let_in(websocket.scope):
-            await interceptor_of(runtime_of(websocket)).door.let_in(connection, use_ws_manager())
+            chosen = interceptor_of(runtime_of(websocket)).door if door is None else door
+            await chosen.let_in(connection, use_ws_manager())
     return await use_ws_manager().add_websocket(websocket)
 
 

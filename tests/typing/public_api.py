@@ -12,9 +12,12 @@ from fastapi import APIRouter, FastAPI, WebSocket
 from jararaca_ws import (
     AppInterceptor,
     AppTransactionContext,
+    CookieToken,
+    HeaderToken,
     Health,
     HealthInterceptor,
     InvalidMessage,
+    JWTChecker,
     LimitingBackend,
     MemoryMessageBus,
     MemoryWebSocketConnectionBackend,
@@ -27,6 +30,7 @@ from jararaca_ws import (
     PresenceBackend,
     PresenceEntry,
     PresenceSettings,
+    PresentedToken,
     RabbitMQMessageBus,
     Rate,
     RateLimitingBackend,
@@ -37,6 +41,7 @@ from jararaca_ws import (
     Room,
     RoomHistory,
     StreamPosition,
+    User,
     WebSocketConnection,
     WebSocketConnectionBackend,
     WebSocketConnectionManager,
@@ -46,6 +51,7 @@ from jararaca_ws import (
     WebSocketMessageBase,
     WebSocketRequest,
     WebSocketRouter,
+    connection_by,
     create_http_server,
     current_connection,
     health_router,
@@ -204,6 +210,20 @@ async def sends(controller: Controller) -> None:
 async def hosts(app: FastAPI, websocket: WebSocket) -> None:
     assert_type(WebSocketInterceptor().install(app, interceptors=[Tracing()]), None)
     assert_type(await current_connection(websocket), WebSocketConnection)
+
+
+async def by_token(token: PresentedToken, tenant: str = "") -> User | None:
+    return None if token.source == "cookie" else User(id=token.value)
+
+
+async def tokens(connection: WebSocketConnection, websocket: WebSocket) -> None:
+    checker = JWTChecker(b"x" * 32, algorithms=["HS256"])
+    WebSocketInterceptor(authenticate=checker, token_from=[HeaderToken(), CookieToken("s")], allowed_origins=["*"])
+    WebSocketEndpoint("/ws", authenticate=None)
+    WebSocketRouter("/ws", authenticate=by_token)
+    assert_type(await connection_by(by_token)(websocket), WebSocketConnection)
+    assert_type(connection.user, User | None)
+    assert_type(await use_ws_manager().mint_ticket(User(id="ana")), str)
 
 
 backends: list[WebSocketConnectionBackend] = [

@@ -24,7 +24,7 @@ SubprotocolToken SubscribingBackend TokenExpired TransactionData Unavailable Uni
 UnresolvableDependency Unroutable User WebSocketConnection WebSocketConnectionBackend
 WebSocketConnectionManager WebSocketEndpoint WebSocketInterceptor WebSocketMessage WebSocketMessageBase
 WebSocketMessageSender WebSocketRequest WebSocketRouter WebSocketSettings WebSocketTransactionData
-create_http_server current_connection ephemeral health_router latest provide_bus provide_publisher
+connection_by create_http_server current_connection ephemeral health_router latest provide_bus provide_publisher
 provide_ws_manager provide_ws_message_sender recoverable use_bus use_publisher use_ws_manager
 use_ws_message_sender
 """.split()  # noqa: SIM905  # ninety names read better so

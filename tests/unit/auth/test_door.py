@@ -25,6 +25,7 @@ from jararaca_ws import (
     WebSocketMessage,
     WebSocketRouter,
     WebSocketSettings,
+    connection_by,
     current_connection,
 )
 from jararaca_ws.context import use_ws_manager
@@ -441,6 +442,29 @@ class TestWhereItIsSaid:
                 await socket.send_text(authenticate("bad"))
                 assert (await socket.closed()).code == 4500
 
+    async def test_a_route_of_your_own_may_have_another_way_in(self):
+        app = FastAPI()
+        WebSocketInterceptor(authenticate=checked).install(app)
+        by_key = connection_by(checked, token_from=[HeaderToken("x-key", scheme="")])
+
+        @app.websocket("/public")
+        async def public(connection: Annotated[WebSocketConnection, Depends(connection_by(None))]) -> None:
+            await connection.accept()
+            await connection.send(Posted(text=str(connection.user)))
+
+        @app.websocket("/key")
+        async def key(connection: Annotated[WebSocketConnection, Depends(by_key)]) -> None:
+            assert connection.user is not None
+            await connection.accept()
+            await connection.send(Posted(text=connection.user.id))
+
+        async with lifespan(app):
+            async with connect(app, "/public") as socket:
+                assert await said(socket) == "None"
+            async with connect(app, "/key", headers={"X-Key": "good-ana"}) as socket:
+                assert await said(socket) == "ana"
+            assert (await refused(app, "/key", headers={"Authorization": "Bearer good-ana"})).status == 401
+
     @pytest.mark.parametrize(
         ("access", "said"),
         [
@@ -458,6 +482,8 @@ class TestWhereItIsSaid:
             application(serving(**access))
         with pytest.raises(ConfigurationError, match=said):
             WebSocketInterceptor(**access)
+        with pytest.raises(ConfigurationError, match=said):
+            connection_by(**{"authenticate": None, **access})
 
     def test_who_does_not_ask_for_the_token_is_refused_at_the_start(self):
         async def asked() -> User:
