@@ -9,6 +9,7 @@ import json
 import struct
 from typing import Any
 
+import msgpack
 from hypothesis import strategies as st
 
 MARK = "hunter2"
@@ -117,6 +118,39 @@ conversations = st.tuples(st.sampled_from([[], [_JOIN]]), st.lists(messages, min
     lambda parts: [*parts[0], *parts[1]]
 )
 """The texts of one client; it may be in a room."""
+
+# --- msgpack ----------------------------------------------------------------------------------------------------------
+
+
+def _packed(text: str) -> bytes:
+    return msgpack.packb(json.loads(text), default=repr, use_bin_type=True)
+
+
+@st.composite
+def _broken_pack(draw: st.DrawFn) -> bytes:
+    """A packed envelope with a few other bytes in it: of another type, a length that is not there, an extension."""
+    data = draw(_envelopes.map(_as_json).filter(_is_packable).map(_packed))
+    place = draw(st.integers(0, len(data)))
+    return (
+        data[:place]
+        + draw(st.sampled_from([b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xc7", b"\x91" * 2000, b"\xa5\xff"]))
+        + data[place:]
+    )
+
+
+def _is_packable(text: str) -> bool:
+    try:
+        return bool(_packed(text))
+    except (ValueError, OverflowError):  # a number that msgpack has no form for, or a surrogate
+        return False
+
+
+packs = st.lists(
+    _envelopes.map(_as_json).filter(_is_packable).map(_packed) | _broken_pack() | st.binary(max_size=60),
+    min_size=1,
+    max_size=4,
+)
+"""The binary frames of one client."""
 
 # --- frames -----------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Self
 from urllib.parse import quote
 
+import msgpack
 from hypothesis import strategies as st
 
 from jararaca_ws.auth.jwt_checker import JWTChecker
@@ -29,7 +30,7 @@ from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect
 from jararaca_ws.typed_rooms import Room
-from jararaca_ws.wire.protocol import SUBPROTOCOL
+from jararaca_ws.wire.protocol import MSGPACK_SUBPROTOCOL, SUBPROTOCOL
 from jararaca_ws.wire.retained import RECOVER_SUBPROTOCOL
 from tests.fuzz import inputs
 from tests.server.running import UPGRADE, RawSocket, Running, raw_socket, request_head, running, until
@@ -204,9 +205,9 @@ def _of_connections(tasks: set[asyncio.Task[Any]]) -> list[str]:
 
 def _check_frame(text: str | bytes) -> Any:
     """Valid JSON, which holds no value that the client wrote; an error has a code of ours, an id, and nothing else."""
-    assert isinstance(text, str)
-    assert inputs.MARK not in text
-    envelope = json.loads(text)
+    written = text if isinstance(text, str) else json.dumps(msgpack.unpackb(text), default=repr)
+    assert inputs.MARK not in written
+    envelope = json.loads(written)
     if envelope["MESSAGE_ID"] == "jararaca.error":
         assert set(envelope) <= {"MESSAGE_ID", "message", "ref"}
         assert set(envelope["message"]) <= {"code", "id", "retry_after_ms"}
@@ -222,7 +223,8 @@ def _check_close(code: int, reason: str) -> None:
 
 async def _ask(rig: Rig, name: str, socket: InLoopWebSocket) -> Any:
     """What the endpoint answers now; None where it has closed."""
-    await socket.send_text(ASK)
+    packs = socket.subprotocol == MSGPACK_SUBPROTOCOL
+    await (socket.send_bytes(msgpack.packb(json.loads(ASK))) if packs else socket.send_text(ASK))
     try:
         while True:
             envelope = _check_frame(await socket.receive())
@@ -243,6 +245,13 @@ async def _write_messages(rig: Rig, texts: Sequence[str]) -> None:
         for text in texts:
             await socket.send_text(text)
         assert await _ask(rig, "messages", socket) in ("answer", None)
+
+
+async def _write_packs(rig: Rig, packs: Sequence[bytes]) -> None:
+    async with connect(rig.app, "/typed", subprotocols=[MSGPACK_SUBPROTOCOL, SUBPROTOCOL]) as socket:
+        for pack in packs:
+            await socket.send_bytes(pack)
+        assert await _ask(rig, "packs", socket) in ("answer", None)
 
 
 async def _write_positions(rig: Rig, rooms: Any) -> None:
@@ -358,6 +367,7 @@ class Target:
 
 TARGETS: dict[str, Target] = {
     "messages": Target(inputs.conversations, _write_messages),
+    "packs": Target(inputs.packs, _write_packs),
     "positions": Target(inputs.recovered_rooms, _write_positions),
     "rooms": Target(inputs.rooms, _write_room),
     "tokens": Target(st.tuples(inputs.tokens, st.sampled_from(["header", "subprotocol", "message"])), _write_token),
