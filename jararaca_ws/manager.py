@@ -44,7 +44,7 @@ from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_r
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
-from jararaca_ws.typed_rooms import AnyRoom, Room, authorize, check_room_patterns
+from jararaca_ws.typed_rooms import AnyRoom, Room, RoomClasses, authorize
 from jararaca_ws.users import room_of_user
 from jararaca_ws.wire.retained import RoomHistory
 
@@ -70,6 +70,7 @@ class WebSocketConnectionManager(Publishing):
         reauthorizing: has the rooms of connections asked again whether they may stay.
         delivery: the connections and rooms of this instance, and what is delivered to them.
         draining: whether the process is about to end; set from outside. New WebSockets are refused with 503.
+        room_classes: of the typed rooms that connections of this instance join, or may.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class WebSocketConnectionManager(Publishing):
         self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
         self._stopping = asyncio.Event()
         self.draining = False
+        self.room_classes = RoomClasses()
         # None where presence is not switched on.
         self._presence = None if presence is None else (presence_store(backend, self.instance_id, presence), presence)
         self._build()
@@ -151,12 +153,10 @@ class WebSocketConnectionManager(Publishing):
 
         Raises:
             DuplicateMessageId: two message classes have one ``MESSAGE_ID``.
-            DuplicateRoomPattern: the patterns of two classes of rooms can make one name.
             BackendUnavailable: the backend cannot be reached.
         """
         check_message_ids()
         warn_of_unknown_variables()
-        check_room_patterns()
         self._started = True
         self.draining = False
         self._stopping = asyncio.Event()
@@ -270,11 +270,13 @@ class WebSocketConnectionManager(Publishing):
         Raises:
             BadRoom: a name is not a room; none was joined.
             PermissionDenied: a typed room refuses; none was joined.
+            DuplicateRoomPattern: its class and another that was joined here can make one name; none was joined.
             ConnectionClosed: the socket is closed.
             BackendUnavailable: a subscription was not confirmed; what this call had joined was left again.
         """
         connection, rooms = _connection_of(websocket), rooms if isinstance(rooms, str | Room) else list(rooms)
         names = check_rooms(rooms)
+        self.room_classes.add(*(type(room) for room in rooms if isinstance(room, Room)))
         await authorize(rooms, connection)
         await self._join(names, connection)
 

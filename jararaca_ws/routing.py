@@ -224,7 +224,12 @@ def endpoint_route(
 
     One unit of work of the host goes around the endpoint, FastAPI's dependencies included, and one around each message
     that a `Receive` method handles; within them, it builds the controller.
+
+    Raises:
+        ConfigurationError: the path cannot be served, or who may connect is not said as it must be.
+        DuplicateRoomPattern: its clients may join rooms of a class that makes the names of another.
     """
+    manager.room_classes.add(*endpoint.spec.client_rooms.rooms)
     try:
         route = APIWebSocketRoute(
             endpoint.path,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
-from itertools import combinations
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, get_args, get_origin
 from urllib.parse import unquote
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from jararaca_ws.messages import WebSocketMessageBase
     from jararaca_ws.sockets.connection import WebSocketConnection
 
-__all__ = ["AnyRoom", "Room", "authorize", "check_room_patterns", "names_for", "refused", "room_named"]
+__all__ = ["AnyRoom", "Room", "RoomClasses", "authorize", "names_for", "refused", "room_named"]
 
 # What a room that carries two types takes is taken by a room that carries one of them: contravariant.
 _Carried_contra = TypeVar(
@@ -37,9 +35,6 @@ _ESCAPED = re.compile(r"[^A-Za-z0-9\u0080-\U0010ffff]")
 _VALUE = r"((?:[A-Za-z0-9\u0080-\U0010ffff]|%[0-7][0-9A-F])+)"
 _UUID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _TYPES = (str, int, UUID, date, Enum)
-
-# Those that have a pattern of their own. Weak, so that a class made in a function goes when nobody uses it any more.
-_classes_with_pattern: weakref.WeakSet[type[Room[Any]]] = weakref.WeakSet()
 
 
 class Room(BaseModel, Generic[_Carried_contra]):
@@ -58,8 +53,8 @@ class Room(BaseModel, Generic[_Carried_contra]):
 
     Each field stands in the pattern once, and is a string, an integer, a UUID, a date, an enumeration or a literal. In
     the name, everything in a value but letters, digits and what is not ASCII is written as ``%XX``, a UUID excepted. So
-    no value can make the name of another room of the class. Two classes that can make one name are refused when the
-    manager starts (`DuplicateRoomPattern`).
+    no value can make the name of another room of the class. Of two classes that can make one name, connections of one
+    manager join only one (`DuplicateRoomPattern`).
 
     Raises:
         ConfigurationError: when the class is created, for a pattern that does not fit its fields, or whose fields are
@@ -84,7 +79,6 @@ class Room(BaseModel, Generic[_Carried_contra]):
             cls.__carries__ = cls.__carries__ or tuple(_classes(generic["args"][0]))
         if pattern is not None:
             cls.__pattern__ = _Pattern(cls, pattern)
-            _classes_with_pattern.add(cls)
         elif cls.__pattern__ is not None:
             cls.__pattern__.check(cls)
 
@@ -299,30 +293,37 @@ def room_named(name: str, classes: Iterable[type[Room[Any]]]) -> Room[Any] | Non
     return None
 
 
-def check_room_patterns() -> None:
-    """Called at start-up.
+class RoomClasses:
+    """The classes of rooms that connections of one manager join: no two of them may make one name.
 
-    Raises:
-        DuplicateRoomPattern: the patterns of two classes can make one name. A class that was defined again under its
-            own module and name (a reloaded module) does not count, nor one that derives from the other.
+    What another application in the same process has is none of its business. A class that was defined again under its
+    own module and name (a reloaded module) may share the names of the first, and one that derives from another as well.
     """
-    if _duplicates():
-        gc.collect()  # classes that nobody uses any more, but that refer to themselves, do not count
-    for first, second in _duplicates():
-        raise DuplicateRoomPattern(first, second)
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        # Weak, so that a class made in a function goes when nobody uses it any more.
+        self._names: weakref.WeakKeyDictionary[type[Room[Any]], Names] = weakref.WeakKeyDictionary()
+
+    def add(self, *classes: type[Room[Any]]) -> None:
+        """Called before a room of the class is joined, each time.
+
+        Raises:
+            DuplicateRoomPattern: it can make the name of a room of another class; it is not added.
+        """
+        for cls in classes:
+            if cls not in self._names and cls.__pattern__ is not None:
+                self._names[cls] = self._of_no_other(cls, cls.__pattern__.names(cls))
+
+    def _of_no_other(self, cls: type[Room[Any]], names: Names) -> Names:
+        for other, others in self._names.items():
+            if not _may_share_names(cls, other) and names.meet(others):
+                raise DuplicateRoomPattern(other, cls)
+        return names
 
 
-def _duplicates() -> list[tuple[type[Room[Any]], type[Room[Any]]]]:
-    classes = sorted(_classes_with_pattern, key=_qualified)
-    names = {cls: cls.__pattern__.names(cls) for cls in classes if cls.__pattern__ is not None}
-    return [
-        (one, other)
-        for one, other in combinations(names, 2)
-        if _qualified(one) != _qualified(other)
-        and not (issubclass(one, other) or issubclass(other, one))
-        and names[one].meet(names[other])
-    ]
-
-
-def _qualified(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
+def _may_share_names(one: type[Room[Any]], other: type[Room[Any]]) -> bool:
+    if (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__):
+        return True
+    return one.__pattern__ is other.__pattern__ or issubclass(one, other) or issubclass(other, one)

@@ -6,7 +6,7 @@
     ├── ConfigurationError            refused at start-up; nothing runs
     │   ├── DuplicateMessageId        two message classes, one MESSAGE_ID
     │   ├── DuplicateEndpoint         two WebSocket endpoints, one path
-    │   ├── DuplicateRoomPattern      two classes of rooms, one name
+    │   ├── DuplicateRoomPattern      two classes of rooms, one name; or at a join
     │   └── UnresolvableDependency    a constructor parameter that nothing provides
     ├── Unavailable                   who we depend on did not take what was given
     │   ├── BackendUnavailable        the WebSocket backend (Redis)

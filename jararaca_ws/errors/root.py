@@ -166,7 +166,10 @@ class DuplicateEndpoint(ConfigurationError):
 
 
 class DuplicateRoomPattern(ConfigurationError):
-    """The patterns of two classes of rooms can make one name, so that the rooms would be one."""
+    """The patterns of two classes of rooms can make one name, so that the rooms would be one, with two doors.
+
+    Raised when the application is built, where both are ``client_rooms``; else at the first join of the second.
+    """
 
     def __init__(self, first: type, second: type) -> None:
         super().__init__(

@@ -14,6 +14,7 @@ from jararaca_ws import (
     CloseCode,
     ConfigurationError,
     DuplicateRoomPattern,
+    Microservice,
     NotCarried,
     PermissionDenied,
     Post,
@@ -22,15 +23,17 @@ from jararaca_ws import (
     WebSocketConnection,
     WebSocketConnectionManager,
     WebSocketEndpoint,
+    WebSocketInterceptor,
     WebSocketMessage,
     WebSocketMessageBase,
+    create_http_server,
     provide_ws_manager,
     recoverable,
     use_ws_manager,
 )
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.testing import connect
-from jararaca_ws.typed_rooms import check_room_patterns, room_named
+from jararaca_ws.typed_rooms import RoomClasses, room_named
 from tests.unit.apps import end_of, running
 
 
@@ -52,7 +55,7 @@ class Unrelated(WebSocketMessage):
     MESSAGE_ID = "test_typed_rooms.unrelated"
 
 
-class OrderRoom(Room[Changed | Shipped], pattern="bought-{order_id}"):
+class OrderRoom(Room[Changed | Shipped], pattern="order-{order_id}"):
     order_id: int
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
@@ -92,8 +95,8 @@ class Lobby(Room[Any], pattern="lobby"): ...
 
 SOME_ID = UUID("0f8b10cf-7dc2-491e-8f6b-cae80d24f072")
 ROOMS = [
-    (OrderRoom(order_id=42), "bought-42"),
-    (OrderRoom(order_id=-42), "bought-%2D42"),
+    (OrderRoom(order_id=42), "order-42"),
+    (OrderRoom(order_id=-42), "order-%2D42"),
     (TeamRoom(team="a:b/c", kind=Kind.NEWS, day=date(2026, 1, 2)), "team-a%3Ab%2Fc:news/2026%2D01%2D02"),
     (PairRoom(left="ä b", right="%2D"), "pair-ä%20b-%252D"),
     (FileRoom(id=SOME_ID), str(SOME_ID)),
@@ -124,9 +127,7 @@ def test_no_value_makes_the_name_of_a_room_of_another_class():
     assert room_named(str(PairRoom(left="1", right="2-3")), [OrderRoom, TeamRoom, FileRoom]) is None
 
 
-@pytest.mark.parametrize(
-    "name", ["bought-042", "bought-+42", "bought-", "bought-4%32", "bought-x", "bought-42\n", "Or-42"]
-)
+@pytest.mark.parametrize("name", ["order-042", "order-+42", "order-", "order-4%32", "order-x", "order-42\n", "Or-42"])
 def test_only_one_way_of_writing_a_name_is_its_rooms(name: str):
     assert room_named(name, [OrderRoom]) is None
 
@@ -189,6 +190,9 @@ class Channel(Enum):
     ODD = "a-b"
 
 
+SCOPE = {"type": "websocket", "path": "/", "headers": []}
+
+
 def rooms(name: str, pattern: str, **fields: Any) -> type[Room[Any]]:
     return type(name, (Room,), {"__annotations__": fields, "__module__": __name__}, pattern=pattern)
 
@@ -221,34 +225,60 @@ def rooms(name: str, pattern: str, **fields: Any) -> type[Room[Any]]:
         (("é{a}", {"a": int}), ("{b}", {"b": int}), False),
     ],
 )
-def test_classes_that_can_make_one_name_are_refused_at_start(one: Any, other: Any, is_one: bool):
-    first, second = rooms("First", f"mine-{one[0]}", **one[1]), rooms("Second", f"mine-{other[0]}", **other[1])
+def test_of_two_classes_that_can_make_one_name_the_second_is_refused(one: Any, other: Any, is_one: bool):
+    first, second = rooms("First", one[0], **one[1]), rooms("Second", other[0], **other[1])
+    classes = RoomClasses()
+    classes.add(first)
     if not is_one:
-        check_room_patterns()
+        classes.add(second)
         return
-    with pytest.raises(DuplicateRoomPattern) as caught:
-        check_room_patterns()
-    assert {caught.value.first, caught.value.second} == {first, second}
-    del first, second, caught
-    check_room_patterns()  # nobody uses them any more
-
-
-async def test_the_manager_refuses_to_start_with_them():
-    kept = rooms("First", "same"), rooms("Second", "same")
-    with pytest.raises(DuplicateRoomPattern):
-        async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()):
-            pass
-    assert kept
+    for _ in range(2):  # it is not added, so it is refused again
+        with pytest.raises(DuplicateRoomPattern) as caught:
+            classes.add(second)
+        assert (caught.value.first, caught.value.second) == (first, second)
 
 
 def test_classes_that_derive_from_each_other_and_modules_that_are_loaded_again_may_share_names():
-    kept = [rooms("First", "same"), rooms("First", "same")]
+    again = rooms("First", "same"), rooms("First", "same")
 
-    class Derived(kept[0], pattern="same"): ...  # type: ignore[misc,valid-type]
+    class Derived(again[0], pattern="same"): ...  # type: ignore[misc,valid-type]
 
-    kept.pop(1)
-    check_room_patterns()
-    assert Derived
+    class Heir(again[0]): ...  # type: ignore[misc,valid-type]
+
+    class OtherHeir(again[0]): ...  # type: ignore[misc,valid-type]
+
+    RoomClasses().add(*again)
+    RoomClasses().add(Derived, again[0])
+    RoomClasses().add(Heir, OtherHeir)
+
+
+async def test_connections_of_one_manager_join_rooms_of_one_of_them_only():
+    first, second = rooms("First", "mine-{a}", a=str), rooms("Second", "mine-{b}", b=str)
+    one, other = WebSocketConnection(SCOPE), WebSocketConnection(SCOPE)
+    async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()) as manager:
+        await manager.join([first(a="a")], one)
+        with pytest.raises(DuplicateRoomPattern):
+            await manager.join(["other", second(b="b")], one)
+        assert manager.rooms_of(one) == ["mine-a"]
+        one.finish(1000, "")
+    async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()) as another:  # of another application
+        await another.join([second(b="b")], other)
+        other.finish(1000, "")
+
+
+def test_an_application_whose_clients_may_join_rooms_of_both_is_not_built():
+    both = rooms("First", "mine-{a}", a=str), rooms("Second", "mine-{b}", b=str)
+
+    @RestController("/")
+    class Sockets:
+        @WebSocketEndpoint("/one", client_rooms=both[:1])
+        async def one(self, connection: WebSocketConnection) -> None: ...
+
+        @WebSocketEndpoint("/two", client_rooms=both[1:])
+        async def two(self, connection: WebSocketConnection) -> None: ...
+
+    with pytest.raises(DuplicateRoomPattern):
+        create_http_server(Microservice(controllers=[Sockets], interceptors=[WebSocketInterceptor()]))
 
 
 # --- what they carry --------------------------------------------------------------------------------------------------
@@ -314,7 +344,7 @@ class Orders:
 
     @Post("/denied/now")
     async def deny(self) -> None:
-        raise PermissionDenied("bought-1")
+        raise PermissionDenied("order-1")
 
     @Post("/wrong/{order_id}")
     async def wrong(self, order_id: int) -> None:
@@ -327,7 +357,7 @@ async def test_who_may_join_gets_what_is_sent_to_the_room_until_it_leaves(throug
     async with running(Orders) as app:
         async with connect(app.asgi, f"/orders/42?user=owner-42&through={through}") as socket:
             await socket.receive_json()
-            assert set(app.manager.rooms) == {"first", "bought-42"}
+            assert set(app.manager.rooms) == {"first", "order-42"}
             assert len(app.manager.members(OrderRoom(order_id=42))) == 1
             await app.http.post("/orders/42")
             assert (await socket.receive_json())["message"] == {"state": "paid"}
