@@ -85,7 +85,7 @@ class InLoopWebSocket:
         """
         frame = await self.receive(timeout_s)
         if isinstance(frame, bytes) and self.subprotocol == MSGPACK_SUBPROTOCOL:
-            frame = unpack(frame, max_items=len(frame))
+            frame = unpack(frame)
         return json.loads(frame)
 
     async def closed(self, timeout_s: float = 5.0) -> WebSocketClosed:

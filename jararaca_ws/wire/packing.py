@@ -21,8 +21,9 @@ __all__ = ["can_pack", "check_can_pack", "pack", "unpack"]
 msgpack: Any = _installed
 """None where the extra is not installed."""
 
-_MAX_ITEMS = 8192
-"""Of one array of a client. The unpacker makes room for all that an array says it has, 1,024 deep: 64 MiB in all."""
+_LOOKED_THROUGH_BYTES = 1024
+"""The unpacker makes room for all that an array says it has, 1,024 deep, before any of it has come. So what is longer
+than this is looked through first: an array that is there takes no more room than its elements."""
 
 
 def can_pack() -> bool:
@@ -49,18 +50,26 @@ def pack(json: bytes) -> bytes | None:
     return packed
 
 
-def unpack(data: bytes, max_items: int = _MAX_ITEMS) -> str:
+def unpack(data: bytes) -> str:
     """What a client has packed, as JSON. NaN and infinity become the words that whoever reads JSON refuses.
 
     Raises:
         ValueError: it is no msgpack, or holds what JSON has no form for: binary data, extension types, keys that are
-            no strings; or it is deeper than JSON may be, or an array is longer than ``max_items``.
+            no strings; or it is deeper than JSON may be.
     """
-    max_items = min(max_items, len(data))  # each element takes a byte, so more than that is a lie
-    value = msgpack.unpackb(
-        data, raw=False, strict_map_key=True, max_array_len=max_items, max_bin_len=0, ext_hook=_refuse
-    )
+    if len(data) > _LOOKED_THROUGH_BYTES:
+        _look_through(data)
+    value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_bin_len=0, ext_hook=_refuse)
     return to_json(value, inf_nan_mode="constants").decode()
+
+
+def _look_through(data: bytes) -> None:
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    try:
+        unpacker.skip()
+    except (msgpack.OutOfData, RecursionError):
+        raise ValueError("incomplete, or too deep") from None
 
 
 def _refuse(code: int, data: bytes) -> Any:

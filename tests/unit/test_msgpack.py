@@ -288,10 +288,8 @@ class TestMessages:
                 await socket.send_bytes(b"\xc1")
                 assert await socket.receive() == "", "what is no msgpack is an empty text"
             async with connect(app.asgi, "/ws/json", subprotocols=PACKED) as socket:
-                await socket.send_json({"a": [1, "é"], "many": [0] * 8192})
-                assert await socket.receive_json() == {"a": [1, "é"], "many": [0] * 8192}
-                await app.manager.broadcast(json.dumps([0] * 8193).encode())
-                assert await socket.receive_json() == [0] * 8193, "the limit is for clients"
+                await socket.send_json({"a": [1, "é"], "many": [0] * 60_000})
+                assert await socket.receive_json() == {"a": [1, "é"], "many": [0] * 60_000}
             async with connect(app.asgi, "/ws/bytes", subprotocols=PACKED) as socket:
                 for data in (msgpack.packb({"a": 1}), b"\xc1"):
                     await socket.send_bytes(data)
