@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 __all__ = ["HTTPProtocol"]
@@ -45,8 +46,15 @@ class HTTPProtocol(_Protocol):  # type: ignore[misc]
         self._check_size(len(data))
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
-        elif self._head_timer is None and self.transport.get_protocol() is self:
+        elif self._head_timer is None and self.transport.get_protocol() is self and self._has_begun():
             self._wait_for_head()  # of the next request; uvicorn's keep-alive timeout ends with its first byte
+
+    def _has_begun(self) -> bool:
+        """Whether the next head has. Else it is a body that comes though the answer was given without it."""
+        parser = getattr(self, "conn", None)  # None: it is the one with httptools
+        if parser is None:
+            return "method" not in self.scope
+        return parser.their_state is h11.IDLE and bool(parser.trailing_data[0])
 
     def _check_size(self, count: int) -> None:
         # The one with httptools has the method when the head is whole; the one with h11 has a bound of its own.

@@ -215,3 +215,25 @@ async def test_the_body_of_a_request_may_take_longer():
         await asyncio.sleep(2 * TIMEOUT_S)
         writer.write(b"x")
         assert (await answer(reader)).split()[1] == b"200"
+
+
+@pytest.mark.parametrize("http", ["auto", "h11"])
+async def test_so_may_a_body_that_is_answered_before_it_is_there(http: str, monkeypatch: pytest.MonkeyPatch):
+    """A refused upload: the client that goes on sending keeps its connection, and reads the answer."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    if http == "h11":
+        monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", H11Protocol)
+    async with running(app=app, http=impatient(), lifespan="off") as server, connected(server.port) as (reader, writer):
+        writer.write(request_head("POST / HTTP/1.1", "Content-Length: 2\r\n"))
+        assert (await answer(reader)).split()[1] == b"413"
+        writer.write(b"x")
+        await asyncio.sleep(2 * TIMEOUT_S)
+        writer.write(b"x" + request_head("GET / HTTP/1.1"))
+        assert (await answer(reader)).split()[1] == b"413"
+        writer.write(b"GE")
+        async with asyncio.timeout(3):
+            await reader.read()
