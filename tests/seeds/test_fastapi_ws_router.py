@@ -240,6 +240,37 @@ async def test_binary_mode():
         assert [await browser.receive() for _ in range(2)] == [b"got hello", b'"hello"']
 
 
+class Event1(BaseModel):
+    kind: Literal["one"]
+
+
+class Event2(BaseModel):
+    kind: Literal["two"]
+
+
+class Event3(BaseModel):
+    kind: Literal["three"]
+
+
+async def test_what_is_received_and_sent_is_in_the_openapi_document():
+    router = WebSocketRouter(discriminator="kind", sends=[Event1, Event2])
+
+    @router.receive(Event1, sends=[Event2, Event3])
+    async def on_event1(websocket: WebSocket) -> Event3:
+        await websocket.send_text("whatever: what is documented binds nobody")
+        return Event3(kind="three")
+
+    async with running(application(router)) as app:
+        document = (await app.http.get("/openapi.json")).json()
+        connecting, receiving = document["paths"]["/ws (WebSocket)"]["get"], document["paths"]["/ws: Event1"]["post"]
+        assert [name in str(connecting["callbacks"]) for name in ("Event1", "Event2", "Event3")] == [True, True, False]
+        assert [name in str(receiving["callbacks"]) for name in ("Event1", "Event2", "Event3")] == [False, True, True]
+        assert "Event1" in str(receiving["requestBody"])
+        assert "Event3" in str(receiving["responses"])
+        async with app.browser("/ws") as browser:
+            assert (await answers(browser, '{"kind": "one"}'))[0].startswith("whatever")
+
+
 class Said(WebSocketMessage):
     MESSAGE_ID = "ws_router.said"
 
