@@ -609,6 +609,21 @@ async def test_what_is_queued_while_a_reply_is_written_follows_and_so_does_the_c
     assert server.most_in_send == 1
 
 
+async def test_replies_at_once_are_written_one_after_the_other():
+    async with serving(until_closed) as socket:
+        connection, server = socket.connection, socket.server
+        server.taking.clear()
+        replying = [asyncio.create_task(connection.reply(text(f"{number}"))) for number in range(3)]
+        await until(lambda: server.in_send)
+        await turns()
+        assert server.most_in_send == 1
+        server.taking.set()
+        await asyncio.gather(*replying)
+        await until(lambda: len(server.frames) == 3)
+        assert server.frames == ["0", "1", "2"]
+        assert server.most_in_send == 1
+
+
 async def test_a_client_that_does_not_take_a_reply_is_a_slow_consumer():
     async with serving(until_closed, settings=SETTINGS) as socket:
         socket.server.taking.clear()
