@@ -9,6 +9,7 @@ from jararaca_ws.auth.user import PresentedToken, User
 from jararaca_ws.backends.base import (
     BatchingBackend,
     BroadcastFunc,
+    CountingBackend,
     Entry,
     EntryFunc,
     GapFunc,
@@ -88,6 +89,7 @@ from jararaca_ws.errors import (
     UnresolvableDependency,
     Unroutable,
 )
+from jararaca_ws.figures import Figures, InstanceStatistics, Statistics
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.hosting import connection_by, current_connection
 from jararaca_ws.inbound.receiving import Receive
@@ -104,6 +106,7 @@ from jararaca_ws.interceptors.base import (
 from jararaca_ws.interceptors.health import HealthInterceptor, health_router
 from jararaca_ws.interceptors.message_bus import MessageBusInterceptor
 from jararaca_ws.interceptors.rate_limit import RateLimitInterceptor
+from jararaca_ws.interceptors.status import StatusInterceptor, status_router
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.limits.rates import Rate
 from jararaca_ws.manager import WebSocketConnectionManager
@@ -188,6 +191,7 @@ __all__ = [
     "User",
     # backends
     "BatchingBackend",
+    "CountingBackend",
     "BroadcastFunc",
     "Entry",
     "EntryFunc",
@@ -238,6 +242,12 @@ __all__ = [
     "HealthInterceptor",
     "ReportsHealth",
     "health_router",
+    # statistics
+    "Figures",
+    "InstanceStatistics",
+    "Statistics",
+    "StatusInterceptor",
+    "status_router",
     # context
     "MessagePublisher",
     "WebSocketMessageSender",

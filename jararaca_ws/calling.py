@@ -106,12 +106,16 @@ class RemoteCalls:
         timer.cancel()
         if answer.cancelled() or answer.exception() is not None:
             return  # too late, or the client has gone
-        text = answer.result()
+        self.reply(question.instance, Answer(call=question.call, text=answer.result()))
+
+    def reply(self, instance: str, answer: Answer) -> None:
+        """Have an answer published to who has asked, soon."""
+        text = answer.text
         if self._answers_bytes + len(text) > _MAX_WAITING_BYTES:
             _log.warning("dropped an answer of %d characters: too many wait to be published", len(text))
             return
         self._answers_bytes += len(text)
-        self._answers.put_nowait((instance_room(question.instance), Answer(call=question.call, text=text)))
+        self._answers.put_nowait((instance_room(instance), answer))
         if self._courier is None:
             self._courier = asyncio.create_task(self._carry(), name="jararaca-ws answers")
 

@@ -22,6 +22,7 @@ __all__ = [
     "Leave",
     "Moved",
     "Reauthorize",
+    "Report",
     "Revoke",
     "decode_command",
     "encode_command",
@@ -92,7 +93,7 @@ class Ask(_Command):
 
 
 class Answer(_Command):
-    """To an instance: what a client has answered to its call."""
+    """To an instance: what a client has answered to its call, or what another instance has to its question."""
 
     command: Literal["answer"] = "answer"
     call: str
@@ -107,7 +108,20 @@ class Deliver(_Command):
     payload: str
 
 
-Command = Disconnect | Leave | Reauthorize | Revoke | Moved | Ask | Answer | Deliver
+class Report(_Command):
+    """To all instances: answer with your statistics.
+
+    Attributes:
+        call: names the question.
+        instance: which one asks.
+    """
+
+    command: Literal["report"] = "report"
+    call: str
+    instance: str
+
+
+Command = Disconnect | Leave | Reauthorize | Revoke | Moved | Ask | Answer | Deliver | Report
 _adapter: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="command")])
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import timedelta
 from types import TracebackType
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from starlette.websockets import WebSocket
 from jararaca_ws.auth.tokens import Tokens
 from jararaca_ws.backends.base import (
     BatchingBackend,
+    CountingBackend,
     GapReportingBackend,
     HistoryBackend,
     PresenceEntry,
@@ -28,6 +31,7 @@ from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unkno
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed
+from jararaca_ws.figures import InstanceStatistics, Statistics, Tally
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.joining import Joining
 from jararaca_ws.limits.admission import Admission
@@ -40,10 +44,11 @@ from jararaca_ws.reauthorizing import Reauthorizing
 from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
-from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal
+from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal, is_user
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
+from jararaca_ws.surveying import Surveys
 from jararaca_ws.typed_rooms import AnyRoom, Room, RoomClasses, authorize
 from jararaca_ws.users import room_of_user
 from jararaca_ws.wire.retained import RoomHistory
@@ -96,6 +101,8 @@ class WebSocketConnectionManager(Publishing):
         # None where the backend carries every room to every instance.
         self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
         self._stopping = asyncio.Event()
+        self._started_at = time.monotonic()
+        self.tally = Tally()
         self.draining = False
         self.room_classes = RoomClasses()
         # None where presence is not switched on.
@@ -109,6 +116,8 @@ class WebSocketConnectionManager(Publishing):
         self._healer = None if history is None or self._reads is None else Healer(history, self._reads, delivery)
         self._recoveries = Recoveries(delivery, self._reads)
         self._calls = RemoteCalls(self.instance_id, self._commands)
+        counting = self.backend.subscribers if isinstance(self.backend, CountingBackend) else None
+        self._surveys = Surveys(self.instance_id, self._command, counting, self.instance_statistics, self._calls.reply)
         self._joining = Joining(
             delivery,
             self._subscriber,
@@ -122,7 +131,9 @@ class WebSocketConnectionManager(Publishing):
         self.admission = Admission(self.settings, self.backend, self.instance_id)
         if self._healer is not None:
             delivery.on_hole = self._healer.heal
-        obeying = Obeying(delivery, self._joining, self._calls, self.tokens, self.reauthorizing, self._tracker)
+        obeying = Obeying(
+            delivery, self._joining, self._calls, self._surveys, self.tokens, self.reauthorizing, self._tracker
+        )
         delivery.on_command = obeying.obey
 
     def _make_tracker(self, store: PresenceStore, settings: PresenceSettings) -> PresenceTracker:
@@ -141,6 +152,37 @@ class WebSocketConnectionManager(Publishing):
         counters, flusher = self.delivery.counters, self.flusher
         return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
 
+    def instance_statistics(self) -> InstanceStatistics:
+        """What is here now, and what this instance has done since it started. At once."""
+        rooms = self.delivery.rooms
+        counters = asdict(self.counters)
+        return InstanceStatistics(
+            instance_id=self.instance_id,
+            uptime_s=time.monotonic() - self._started_at,
+            connections=len(self.connections),
+            rooms=sum(not is_internal(room) for room in rooms),
+            users=sum(map(is_user, rooms)),
+            messages_in=self.tally.messages_in,
+            bytes_in=self.tally.bytes_in,
+            messages_out=counters.pop("delivered"),
+            bytes_out=self.flusher.bytes_out,
+            errors=dict(self.tally.errors),
+            **counters,
+        )
+
+    async def statistics(self, timeout: timedelta = timedelta(seconds=1)) -> Statistics:
+        """Ask all instances for their statistics, and add them up.
+
+        Returns when all have answered, at the latest after the timeout: an instance that hangs is counted as
+        ``missing``. Where the backend does not know how many there are (`CountingBackend`), it always takes that long,
+        and `missing` is None; so it is where the backend is away, and then this instance is the only one.
+
+        Raises:
+            ConfigurationError: the manager was never started.
+        """
+        self._check_started()
+        return await self._surveys.statistics(timeout)
+
     def effective_settings(self) -> dict[str, list[EffectiveSetting]]:
         """How this instance is set, by the class of what is set; without secrets."""
         parts = [self.settings, *(() if self._presence is None else (self._presence[1],)), self.backend]
@@ -158,6 +200,7 @@ class WebSocketConnectionManager(Publishing):
         check_message_ids()
         warn_of_unknown_variables()
         self._started = True
+        self._started_at = time.monotonic()
         self.draining = False
         self._stopping = asyncio.Event()
         self._build()

@@ -6,12 +6,24 @@ from collections.abc import Sequence
 
 from jararaca_ws.auth.tokens import Tokens
 from jararaca_ws.calling import RemoteCalls
-from jararaca_ws.commands import Answer, Ask, Deliver, Disconnect, Leave, Moved, Reauthorize, Revoke, decode_command
+from jararaca_ws.commands import (
+    Answer,
+    Ask,
+    Deliver,
+    Disconnect,
+    Leave,
+    Moved,
+    Reauthorize,
+    Report,
+    Revoke,
+    decode_command,
+)
 from jararaca_ws.delivering import LocalDelivery
 from jararaca_ws.joining import Joining
 from jararaca_ws.presence import PresenceTracker
 from jararaca_ws.reauthorizing import Reauthorizing
 from jararaca_ws.rooms import user_room
+from jararaca_ws.surveying import Surveys
 
 __all__ = ["Obeying"]
 
@@ -24,6 +36,7 @@ class Obeying:
         delivery: LocalDelivery,
         joining: Joining,
         calls: RemoteCalls,
+        surveys: Surveys,
         tokens: Tokens,
         reauthorizing: Reauthorizing,
         tracker: PresenceTracker | None,
@@ -31,6 +44,7 @@ class Obeying:
         self._delivery = delivery
         self._joining = joining
         self._calls = calls
+        self._surveys = surveys
         self._tokens = tokens
         self._reauthorizing = reauthorizing
         # None where presence is not switched on.
@@ -44,7 +58,10 @@ class Obeying:
             self._delivery.drop(payload, "command")
             return
         if isinstance(command, Answer):
-            self._calls.answered(command)
+            if not self._surveys.answered(command):
+                self._calls.answered(command)
+        elif isinstance(command, Report):
+            self._surveys.asked(command)
         elif isinstance(command, Deliver):
             self._delivery.to_connection(command.connection, command.payload.encode())
         elif isinstance(command, Revoke):

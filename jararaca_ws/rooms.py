@@ -23,6 +23,7 @@ __all__ = [
     "instance_room",
     "is_instance",
     "is_internal",
+    "is_user",
     "presence_room",
     "user_room",
     "watched_room",
@@ -100,6 +101,11 @@ ALL_INSTANCES = f"{_INTERNAL}instances"
 def is_internal(room: str) -> bool:
     """Whether it is a room of our own."""
     return room.startswith(_INTERNAL)
+
+
+def is_user(room: str) -> bool:
+    """Whether it is the room of a user."""
+    return room.startswith(_USER)
 
 
 def user_room(user_id: str) -> str:

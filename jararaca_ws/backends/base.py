@@ -14,6 +14,7 @@ from jararaca_ws.limits.rates import Rate
 
 __all__ = [
     "BatchingBackend",
+    "CountingBackend",
     "BroadcastFunc",
     "Entry",
     "EntryFunc",
@@ -196,6 +197,19 @@ class SubscribingBackend(Protocol):
 
     def unsubscribe(self, rooms: Collection[str]) -> None:
         """Give rooms back. Returns at once and takes effect later; may be undone by `subscribe` before that."""
+        ...
+
+
+@runtime_checkable
+class CountingBackend(Protocol):
+    """A backend that knows how many instances there are."""
+
+    async def subscribers(self, room: str) -> int:
+        """How many instances receive a room, this one included.
+
+        Raises:
+            BackendUnavailable: nobody knows.
+        """
         ...
 
 

@@ -59,6 +59,9 @@ class MemoryWebSocketConnectionBackend:
     def limit_store(self, instance_id: str, *, ttl_ms: int) -> LimitStore:
         return self._limits.store(instance_id, ttl_ms=ttl_ms)
 
+    async def subscribers(self, room: str) -> int:
+        return 1
+
     async def take_token(self, key: str, rate: Rate) -> float:
         return self._buckets.take(key, rate)
 

@@ -329,6 +329,11 @@ class RedisWebSocketConnectionBackend:
     def unsubscribe(self, rooms: Collection[str]) -> None:
         self._subscriber.unsubscribe([self._channels.of(room) for room in rooms])
 
+    async def subscribers(self, room: str) -> int:
+        kind = "SHARDNUMSUB" if self._publish == "SPUBLISH" else "NUMSUB"
+        (reply,) = await self._reader.execute([("PUBSUB", kind, self._channels.of(room))])
+        return int(reply[1])
+
     def _report_gap(self, channels: Collection[bytes]) -> None:
         rooms = [self._channels.room(channel) for channel in channels if self._channels.is_room(channel)]
         broadcasts = self._channels.broadcast in channels

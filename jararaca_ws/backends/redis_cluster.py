@@ -146,7 +146,9 @@ class ClusterPipeline:
 
 
 def _key(command: Command) -> bytes:
-    key: bytes = command.keys[0] if isinstance(command, Call) else command[1]
+    if isinstance(command, Call):
+        return command.keys[0]
+    key: bytes = command[2] if command[0] == "PUBSUB" else command[1]
     return key
 
 

@@ -16,7 +16,8 @@ from starlette.websockets import WebSocket
 
 from jararaca_ws.answering import refusal_of
 from jararaca_ws.auth.user import User
-from jararaca_ws.errors import InvalidMessage, NotBound, one_line
+from jararaca_ws.errors import InvalidMessage, JararacaError, NotBound, one_line
+from jararaca_ws.figures import Tally
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.rooms import check_room, connection_id, presence_room
 from jararaca_ws.rpc import CALL_TIMEOUT, PendingCalls, Reply, WebSocketRequest
@@ -61,6 +62,8 @@ class Membership(Protocol):
 
     @property
     def instance_id(self) -> str: ...
+    @property
+    def tally(self) -> Tally: ...
     @property
     def tracker(self) -> Tracker: ...
     def rooms_of(self, connection: WebSocketConnection) -> Collection[str]: ...
@@ -331,6 +334,7 @@ class WebSocketConnection(SocketState):
         """
         error_id = uuid.uuid4().hex
         told = refusal_of(error)
+        self.tally.errors[JararacaError.code if told is None else told.code] += 1
         if told is None:
             _log.error("connection %s: a message was not handled (error %s)", self.id, error_id, exc_info=error)
         else:
@@ -344,6 +348,11 @@ class WebSocketConnection(SocketState):
             self._refusals = Refusals(self.settings)
         if self._refusals.is_one_too_many(told):
             self.begin_close(told.close_code, told.code)
+
+    @property
+    def tally(self) -> Tally:
+        """Where it counts; for nobody before a manager has it."""
+        return Tally() if self._membership is None else self._membership.tally
 
     # --- for the manager ----------------------------------------------------------------------------------------------
 

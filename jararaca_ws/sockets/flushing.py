@@ -55,6 +55,7 @@ class TickFlusher:
         ticks: how many turns had something to write.
         writes: how many writes to transports there were.
         delivered: how many frames were written or queued.
+        bytes_out: how many bytes they had; the queued ones without the heads of frames.
         conflated: how many were not, because a newer one with the same key came in the same turn.
     """
 
@@ -62,6 +63,7 @@ class TickFlusher:
         self.ticks = 0
         self.writes = 0
         self.delivered = 0
+        self.bytes_out = 0
         self.conflated = 0
         self._woken: list[Flushable] = []
         # Delivered in this turn, in order, and neither written nor queued yet.
@@ -93,7 +95,16 @@ class TickFlusher:
         delivered = self._take()
         for frame, receivers in delivered:
             for receiver in receivers:
-                self.delivered += receiver.queue(frame)
+                self._queue(frame, receiver)
+
+    def _queue(self, frame: Frame, receiver: Receiver) -> None:
+        if receiver.queue(frame):
+            self.count_queued(frame)
+
+    def count_queued(self, frame: Frame) -> None:
+        """A frame was put into an outbound queue."""
+        self.delivered += 1
+        self.bytes_out += len(frame.data)
 
     def join(self, batch: list[Frame], form: WireForm) -> bytes:
         """The bytes of the frames, made once for neighbours that write the same."""
@@ -162,14 +173,17 @@ class TickFlusher:
         """Write the same frames to each receiver: the loop that the speed of the whole library is made of."""
         form: WireForm | None = None
         joined = b""
-        writes = 0
+        # All writes, and those of them that are counted in bytes: once for each form, not for each receiver.
+        writes = counted = 0
         for receiver in receivers:
             write = receiver.direct
             if write is None:
                 for frame in batch:
-                    self.delivered += receiver.queue(frame)
+                    self._queue(frame, receiver)
                 continue
             if receiver.form is not form:
+                self.bytes_out += (writes - counted) * len(joined)
+                counted = writes
                 form = receiver.form
                 joined = self.join(batch, form)
             writes += 1
@@ -177,5 +191,6 @@ class TickFlusher:
                 write(joined)
             except Exception as error:
                 receiver.failed(error)
+        self.bytes_out += (writes - counted) * len(joined)
         self.writes += writes
         self.delivered += writes * len(batch)

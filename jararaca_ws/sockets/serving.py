@@ -130,10 +130,14 @@ class ServedWebSocket:
 
     async def _pump(self) -> None:
         inbound, limit = self.connection.inbound, self.connection.settings.max_message_bytes
+        tally = self.connection.tally
         message: Message = {}
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":
-                if _is_longer(message, limit):
+                size = _size_of(message)
+                tally.messages_in += 1
+                tally.bytes_in += size
+                if size > limit:
                     self._refuse_too_big(limit)
                     continue
                 if self.connection.form.is_packed and not self._unpack(message):
@@ -324,6 +328,7 @@ class ServedWebSocket:
         if isinstance(error, JararacaError) and not error.is_internal:
             error_id = uuid.uuid4().hex
             _log.warning("connection %s is refused: %s (error %s)", connection_id, one_line(error), error_id)
+            self.connection.tally.errors[error.code] += 1
             by_http = error.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RATE_LIMIT)
             return _End(error.close_code, _cut(error.detail), error.status, headers_of(error), by_http=by_http)
         if isinstance(error, WebSocketException):
@@ -338,6 +343,7 @@ class ServedWebSocket:
 
     def _failed(self, error: BaseException) -> _End:
         error_id = uuid.uuid4().hex
+        self.connection.tally.errors[JararacaError.code] += 1
         _log.error("the handler of connection %s failed (error %s)", self.connection.id, error_id, exc_info=error)
         return _End(CloseCode.INTERNAL_ERROR, f"error {error_id}", 500)
 
@@ -372,12 +378,12 @@ def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
     return isinstance(error, WebSocketDisconnect)
 
 
-def _is_longer(message: Message, limit: int) -> bool:
-    """Whether what came has more bytes than that. A server may allow more than we do."""
-    data: str | bytes = message.get("text") or message.get("bytes") or b""
-    if len(data) * 4 <= limit:  # a character has at most four bytes
-        return False
-    return len(data if isinstance(data, bytes) or data.isascii() else data.encode(errors="replace")) > limit
+def _size_of(message: Message) -> int:
+    """How many bytes came."""
+    text: str | None = message.get("text")
+    if text is None:
+        return len(message.get("bytes") or b"")
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

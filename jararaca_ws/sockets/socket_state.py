@@ -126,7 +126,10 @@ class SocketState:
             self.flusher.deliver(frame, (self,))
             return True
         self.flusher.settle()
-        return self.queue(frame)
+        queued = self.queue(frame)
+        if queued:
+            self.flusher.count_queued(frame)
+        return queued
 
     def queue(self, frame: Frame) -> bool:
         """`enqueue` without regard to what the flusher still holds: for the flusher itself."""
@@ -157,6 +160,7 @@ class SocketState:
                 return
             self.flusher.settle()
             if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
+                self.flusher.count_queued(frame)
                 self.wake()
                 return
             await self.outbound.wait_for_space()

@@ -114,6 +114,15 @@ def test_own_settings(load: Load, capsys: pytest.CaptureFixture[str]):
     assert "secret" not in printed
 
 
+async def test_status(load: Load):
+    example = load("status")
+    for app in (example.app, example.plain):
+        async with running(app) as (_, http):
+            assert (await http.get("/status")).status_code == 401
+            answer = await http.get("/status", headers={"Authorization": f"Bearer {example.token}"})
+            assert (answer.status_code, answer.json()["missing"]) == (200, 0)
+
+
 async def test_fastapi_host(load: Load):
     async with running(load("fastapi_host").app) as (app, http):
         assert (await http.get("/health/ready")).status_code == 200

@@ -137,11 +137,12 @@ async def serving(
         if accept:
             await connection.accept()
         if manager is not None:
-            connection.bind(manager)
             await manager.add_websocket(connection)
         await handler(connection)
 
     socket = Socket(accepting, settings, subprotocols or [], extensions or {})
+    if manager is not None:
+        socket.connection.bind(manager)  # before anything runs, as where it is served for real
     try:
         if accept:
             await until(lambda: socket.connection.state.value >= 1)
