@@ -33,14 +33,15 @@ class WebSocketMessageBase(BaseModel):
 
     ``DELIVERY`` says what becomes of it when a reader is slow or away: see `ephemeral`, `latest` and `recoverable`. A
     class without a ``MESSAGE_ID`` may exist, as an abstract base, but cannot be sent. A subclass inherits the id
-    of its parent. NaN and infinity are refused: JSON has no word for them.
+    of its parent. NaN and infinity are refused: JSON has no word for them. So are fields that the class does not have,
+    unless its ``model_config`` says ``extra="ignore"``.
 
     Raises:
         ConfigurationError: when the class is created, for an id that is not a string of 1 to 255 printable
             characters, or that begins with the reserved prefix ``jararaca.``.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants", extra="forbid")
 
     MESSAGE_ID: ClassVar[str] = UNSET_MESSAGE_ID
     DELIVERY: ClassVar[Delivery] = ephemeral()

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from jararaca_ws.inbound.receiving import Receive
 from jararaca_ws.messages import WebSocketMessage
@@ -26,8 +26,6 @@ SECRET = "hunter2"
 
 class Said(WebSocketMessage):
     MESSAGE_ID = "bad.said"
-    model_config = ConfigDict(extra="forbid")
-
     text: str = Field("", max_length=100)
     value: float = 0
     anything: Any = None
