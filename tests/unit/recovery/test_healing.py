@@ -280,7 +280,7 @@ async def test_thousands_of_messages_to_two_rooms_are_healed_and_come_once():
             await one.manager.send(["a", "b"], KeptLong(n=n))
         one.link.restore()
         # A message and a position for each, and two words of positions and gaps at the ends.
-        await until(lambda: len(both.server.frames) >= 6000)
+        await until(lambda: len(both.server.frames) >= 6000, timeout_s=30)
         await settled(one)
         got = [frame["message"]["n"] for frame in frames(both) if frame["MESSAGE_ID"] == KeptLong.MESSAGE_ID]
         assert got == list(range(3000))
