@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from jararaca_ws.answering import add_answers, add_upgrade_answer
-from jararaca_ws.auth.access import PUBLIC, AllowedOrigins, Authenticate, StatedAccess
+from jararaca_ws.auth.access import LET_IN_KEY, PUBLIC, AllowedOrigins, Authenticate, StatedAccess
 from jararaca_ws.auth.door import Door, was_let_in
 from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication
@@ -137,6 +137,8 @@ class _Host:
         self._app = app
         self._manager = manager
         self._runtime = runtime
+        # Whether routes that say nothing themselves are for those alone that the interceptor lets in.
+        self._asks = interceptor_of(runtime).door.access != PUBLIC
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -150,6 +152,8 @@ class _Host:
         manager = self._manager
         socket = served_by(manager, scope, receive, send)
         scope[RUNTIME_KEY] = self._runtime
+        if self._asks:
+            scope[LET_IN_KEY] = False  # so a route that asks nobody takes nobody in
 
         async def handle() -> None:
             await admit(manager, socket.connection)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from starlette.websockets import WebSocket
 
+from jararaca_ws.auth.access import LET_IN_KEY
 from jararaca_ws.auth.tokens import Tokens
 from jararaca_ws.backends.base import (
     BatchingBackend,
@@ -30,7 +31,7 @@ from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
-from jararaca_ws.errors import ConfigurationError, ConnectionClosed
+from jararaca_ws.errors import ConfigurationError, ConnectionClosed, quoted
 from jararaca_ws.figures import InstanceStatistics, Statistics, Tally
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.joining import Joining
@@ -358,6 +359,11 @@ class WebSocketConnectionManager(Publishing):
         if not connection.alive or self._stopping.is_set():
             raise ConnectionClosed(connection.id, connection.close_code, connection.close_reason)
         if connection not in self.delivery.connections:
+            if connection.scope.get(LET_IN_KEY) is False:
+                raise ConfigurationError(
+                    f"nobody has asked who the client of {quoted(str(connection.scope.get('path')))} is",
+                    "take its connection with Depends(current_connection), before it joins anything",
+                )
             if self.draining and connection.accepted:
                 # Accepted when the end had begun already, so the drain does not know it.
                 connection.begin_shutdown()
@@ -376,11 +382,11 @@ class WebSocketConnectionManager(Publishing):
         counters.conflated += connection.outbound.conflated
         counters.evicted += connection.outbound.evicted
         self._let_go(connection)
+        self.tokens.forget(connection)  # not before: who was only let go can still send
 
     def _let_go(self, connection: WebSocketConnection) -> None:
         self.delivery.connections.pop(connection, None)
         self.delivery.by_id.pop(connection.id, None)
-        self.tokens.forget(connection)
         self._joining.leave_all(connection)
 
     # --- sending ------------------------------------------------------------------------------------------------------

@@ -268,8 +268,8 @@ def handshake_route(
 def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManager, host: Host, door: Door) -> ASGIApp:
     """FastAPI's application for one route, between our receive and our send."""
 
-    def unit_of_work(websocket: WebSocket) -> AbstractAsyncContextManager[None]:
-        data = WebSocketTransactionData(websocket=websocket, connection=websocket.scope[SCOPE_KEY])
+    def unit_of_work(websocket: WebSocket, message: BaseModel | None = None) -> AbstractAsyncContextManager[None]:
+        data = WebSocketTransactionData(websocket=websocket, connection=websocket.scope[SCOPE_KEY], message=message)
         return host.unit_of_work(
             AppTransactionContext(transaction_data=data, controller=endpoint.controller, handler=endpoint.function)
         )

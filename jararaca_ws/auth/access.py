@@ -12,13 +12,16 @@ from jararaca_ws.auth.sources import CookieToken, HeaderToken, QueryTicket, Subp
 from jararaca_ws.auth.user import User
 from jararaca_ws.errors import ConfigurationError
 
-__all__ = ["INHERITED", "PUBLIC", "Access", "AllowedOrigins", "Authenticate", "Inherited", "StatedAccess"]
+__all__ = ["INHERITED", "LET_IN_KEY", "PUBLIC", "Access", "AllowedOrigins", "Authenticate", "Inherited", "StatedAccess"]
 
 Authenticate = Callable[..., Awaitable[User | None]]
 """Gets the `PresentedToken` by annotation, and what else a FastAPI function may have; None, or an
 `AuthenticationFailed`, refuses."""
 
 AllowedOrigins = str | Sequence[str]
+
+LET_IN_KEY = "jararaca_ws.let_in"
+"""Where the ASGI scope says whether somebody has asked who this client is; False where that is still to be done."""
 
 
 class Inherited(Enum):

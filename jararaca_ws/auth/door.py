@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, MutableMapping
-from functools import partial
 from typing import Any
 
 from fastapi import WebSocket
@@ -13,7 +13,7 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from jararaca_ws.auth.access import Access, Authenticate
+from jararaca_ws.auth.access import LET_IN_KEY, Access, Authenticate
 from jararaca_ws.auth.sources import MessageToken, checked, presented
 from jararaca_ws.auth.user import PresentedToken, User
 from jararaca_ws.context import provide_ws_manager
@@ -38,8 +38,8 @@ from jararaca_ws.wire.room_requests import answer_frame
 
 __all__ = ["Door", "was_let_in"]
 
-_LET_IN = "jararaca_ws.let_in"
-"""Where the ASGI scope says that somebody has been asked already whether this client may connect."""
+_RENEWAL_INTERVAL_S = 1.0
+"""Another token is looked at, and the rooms are asked, once in that time: meanwhile nothing is read."""
 
 
 class Door:
@@ -66,11 +66,18 @@ class Door:
             Unavailable: nobody knows, at the moment.
             ConnectionClosed: it has gone.
         """
+        connection.scope[LET_IN_KEY] = True  # what follows takes it in
+        try:
+            await self._let_in(connection, manager)
+        except BaseException:
+            connection.scope[LET_IN_KEY] = False
+            raise
+
+    async def _let_in(self, connection: WebSocketConnection, manager: WebSocketConnectionManager) -> None:
         access = self.access
         token = presented(connection.scope, access.token_from)
         if access.origins is not None:
             access.origins.check(connection.scope, required=token is not None and token.source == "cookie")
-        connection.scope[_LET_IN] = True
         if access.is_public:
             return
         if token is not None:
@@ -85,7 +92,7 @@ class Door:
         await manager.add_websocket(connection)
         manager.tokens.set_user(user, connection)
         await connection.identify(user.id)
-        connection.takes_token = partial(self._takes_token, connection, manager)
+        connection.takes_token = _Renewals(self, connection, manager).take
 
     # --- by message ---------------------------------------------------------------------------------------------------
 
@@ -118,14 +125,7 @@ class Door:
 
     # --- while it stays -----------------------------------------------------------------------------------------------
 
-    def _takes_token(
-        self, connection: WebSocketConnection, manager: WebSocketConnectionManager, message: MutableMapping[str, Any]
-    ) -> Awaitable[None] | None:
-        """For the pump: what was read may be another token. None: it is something else."""
-        text = message.get("text")
-        return self._renew(text, connection, manager) if text is not None and is_token(text) else None
-
-    async def _renew(self, text: str, connection: WebSocketConnection, manager: WebSocketConnectionManager) -> None:
+    async def renew(self, text: str, connection: WebSocketConnection, manager: WebSocketConnectionManager) -> None:
         """Another token of the same user. Nothing is read meanwhile. Raises nothing but cancellation."""
         ref = None
         try:
@@ -139,6 +139,8 @@ class Door:
             if not isinstance(error, ConnectionClosed):
                 connection.refuse(error, ref)  # who cannot authenticate is closed
             return
+        if not connection.alive:
+            return  # nobody would forget it again
         manager.tokens.set_user(user, connection)
         manager.reauthorizing.ask_again([connection], strictly=True)
         _say_authenticated(connection, manager, ref)
@@ -185,8 +187,31 @@ class Door:
 
 
 def was_let_in(scope: Scope) -> bool:
-    """Whether an `Door` has let this client in."""
-    return _LET_IN in scope
+    """Whether a `Door` has let this client in."""
+    return scope.get(LET_IN_KEY, False) is True
+
+
+class _Renewals:
+    """The other tokens of one connection."""
+
+    __slots__ = ("_connection", "_door", "_manager", "_next_at")
+
+    def __init__(self, door: Door, connection: WebSocketConnection, manager: WebSocketConnectionManager) -> None:
+        self._door = door
+        self._connection = connection
+        self._manager = manager
+        self._next_at = 0.0
+
+    def take(self, message: MutableMapping[str, Any]) -> Awaitable[None] | None:
+        """For the pump: what was read may be another token. None: it is something else."""
+        text = message.get("text")
+        return self._renew(text) if text is not None and is_token(text) else None
+
+    async def _renew(self, text: str) -> None:
+        # Who sends one after the other would have `authenticate=` and `Room.authorize` asked without end.
+        await asyncio.sleep(self._next_at - time.monotonic())
+        self._next_at = time.monotonic() + _RENEWAL_INTERVAL_S
+        await self._door.renew(text, self._connection, self._manager)
 
 
 class _Question:

@@ -74,7 +74,8 @@ class JWTChecker:
             )
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
-        except (jwt.PyJWTError, TypeError, ValueError) as error:  # what it says may hold parts of the token
+        # What they say may hold parts of the token; the last two are of JSON that is too deep, or a time too far away.
+        except (jwt.PyJWTError, TypeError, ValueError, RecursionError, OverflowError) as error:
             raise AuthenticationFailed(f"the JWT does not count: {type(error).__name__}") from None
         return self._user(claims)
 

@@ -42,26 +42,23 @@ class Revocations:
         self._clock = clock
         # By what was revoked: when, by the wall clock; and until when that is remembered, by the other. In that order.
         self._recent: dict[str, tuple[float, float]] = {}
-        # By the id of a token, who has shown it.
-        self._by_token: dict[str, tuple[WebSocketConnection, ...]] = {}
+        # By the user and by the id of a token, who has shown it: also who is called another user since.
+        self._shown: dict[tuple[str, str], dict[WebSocketConnection, None]] = {}
 
     # --- who is here --------------------------------------------------------------------------------------------------
 
     def watch(self, connection: WebSocketConnection) -> None:
         """Be able to find a connection by its token."""
-        token_id = None if connection.user is None else connection.user.token_id
-        if token_id is not None:
-            self._by_token[token_id] = (*self._by_token.get(token_id, ()), connection)
+        for name in _names(connection.user):
+            self._shown.setdefault(name, {})[connection] = None
 
     def forget(self, connection: WebSocketConnection) -> None:
         """It has gone, or is about to have another token; not being watched is no error."""
-        token_id = None if connection.user is None else connection.user.token_id
-        if token_id is not None and token_id in self._by_token:
-            others = tuple(one for one in self._by_token[token_id] if one is not connection)
-            if others:
-                self._by_token[token_id] = others
-            else:
-                del self._by_token[token_id]
+        for name in _names(connection.user):
+            holders = self._shown.get(name, {})
+            holders.pop(connection, None)
+            if not holders:
+                self._shown.pop(name, None)
 
     # --- what counts no more ------------------------------------------------------------------------------------------
 
@@ -122,15 +119,14 @@ class Revocations:
     def obey(self, command: Revoke, of_user: Iterable[WebSocketConnection]) -> None:
         """Close what is meant of the connections of this instance, and remember it for those under way.
 
-        ``of_user`` are those of the user, where one is meant.
+        ``of_user`` are those that the application calls the user's, where one is meant.
         """
         now = self._clock()
-        self._recent.pop(_key(command), None)
-        self._recent[_key(command)] = (command.at, now + _RECENT_S)
+        at, _ = self._recent.pop(_key(command), (command.at, now))
+        self._recent[_key(command)] = (max(at, command.at), now + _RECENT_S)
         while self._recent and (first := next(iter(self._recent))) and self._recent[first][1] < now:
             del self._recent[first]
-        meant = of_user if command.token_id is None else self._by_token.get(command.token_id, ())
-        for connection in tuple(meant):
+        for connection in (*self._shown.get(_name(command), ()), *of_user):
             # Of a connection without a token, the application says that it is the user's.
             if connection.user is None or command.token_id is not None or _issued_s(connection.user) <= command.at:
                 close_revoked(connection)
@@ -153,6 +149,16 @@ def _marks(user: User) -> list[tuple[str, float]]:
 
 def _is_revoked(since: float, moment: bytes | None) -> bool:
     return moment is not None and since <= float(moment)
+
+
+def _names(user: User | None) -> list[tuple[str, str]]:
+    if user is None:
+        return []
+    return [("user", user.id)] if user.token_id is None else [("user", user.id), ("token", user.token_id)]
+
+
+def _name(command: Revoke) -> tuple[str, str]:
+    return ("user", str(command.user_id)) if command.token_id is None else ("token", command.token_id)
 
 
 def _key(command: Revoke) -> str:

@@ -382,7 +382,10 @@ class KeepingBackend(Protocol):
     """
 
     async def keep(self, key: str, value: bytes, ttl_ms: int) -> None:
-        """Keep a value, in place of the one before. When it returns, every instance sees it."""
+        """Keep a value, in place of the one before. When it returns, every instance sees it.
+
+        Where the one before was to be kept for longer, this one is.
+        """
         ...
 
     async def kept(self, keys: Sequence[str]) -> list[bytes | None]:

@@ -27,7 +27,8 @@ class MemoryValues:
 
     def put(self, key: str, value: bytes, ttl_ms: int) -> None:
         self._drop_old()
-        ends_at = self._clock() + ttl_ms / 1000
+        _, before = self._values.get(key, (b"", 0.0))
+        ends_at = max(self._clock() + ttl_ms / 1000, before)
         self._values[key] = value, ends_at
         heapq.heappush(self._ends, (ends_at, key))
 

@@ -33,7 +33,7 @@ from jararaca_ws.backends.redis_link import Link
 from jararaca_ws.backends.redis_pipeline import RedisPipeline
 from jararaca_ws.backends.redis_presence import RedisPresence
 from jararaca_ws.backends.redis_receiver import Receiver
-from jararaca_ws.backends.redis_scripts import TAKE, TAKE_VALUE, Call, Command
+from jararaca_ws.backends.redis_scripts import KEEP, TAKE, TAKE_VALUE, Call, Command
 from jararaca_ws.backends.redis_subscriber import RedisSubscriber
 from jararaca_ws.backends.redis_topology import Topology
 from jararaca_ws.configuring import EffectiveSetting, written
@@ -311,7 +311,7 @@ class RedisWebSocketConnectionBackend:
     # --- values -------------------------------------------------------------------------------------------------------
 
     async def keep(self, key: str, value: bytes, ttl_ms: int) -> None:
-        await self._reader.execute([("SET", self._keys.value(key), value, "PX", ttl_ms)])
+        await self._reader.execute([Call(KEEP, (self._keys.value(key),), (value, ttl_ms))])
 
     async def kept(self, keys: Sequence[str]) -> list[bytes | None]:
         return await self._reader.execute([("GET", self._keys.value(key)) for key in keys])

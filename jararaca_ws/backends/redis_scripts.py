@@ -12,6 +12,7 @@ __all__ = [
     "APPEND",
     "CLAIM",
     "HISTORY",
+    "KEEP",
     "PUBLISH_ONCE",
     "TAKE",
     "TAKE_VALUE",
@@ -53,5 +54,6 @@ PUBLISH_ONCE = Script("publish_once")
 HISTORY = Script("history")
 ALIVE = Script("alive")
 TAKE = Script("take")
+KEEP = Script("keep")
 CLAIM = Script("claim")
 TAKE_VALUE = Script("take_value")

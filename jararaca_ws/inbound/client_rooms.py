@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import WebSocket
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException, WebSocketException
 
 from jararaca_ws.errors import (
@@ -106,7 +107,7 @@ class RoomRequests:
         connection: WebSocketConnection,
         manager: WebSocketConnectionManager,
         allowed: ClientRooms,
-        unit_of_work: Callable[[WebSocket], AbstractAsyncContextManager[None]],
+        unit_of_work: Callable[[WebSocket, BaseModel], AbstractAsyncContextManager[None]],
     ) -> None:
         self._connection = connection
         self._manager = manager
@@ -181,22 +182,23 @@ class RoomRequests:
 
     async def _do(self, request: RoomRequest) -> WebSocketMessageBase:
         if isinstance(request, JoinRequest):
-            return await self._join([self._allowed.room(name) for name in dict.fromkeys(request.message.rooms)])
+            return await self._join(request)
         if isinstance(request, LeaveRequest):
             names = [str(self._allowed.room(name)) for name in dict.fromkeys(request.message.rooms)]
             await self._manager.leave(names, self._connection)
             return Left(rooms=names)
         return await self._send(request, self._allowed.room(request.message.room))
 
-    async def _join(self, rooms: Sequence[Room[Any]]) -> Joined:
+    async def _join(self, request: JoinRequest) -> Joined:
         connection = self._connection
+        rooms = [self._allowed.room(name) for name in dict.fromkeys(request.message.rooms)]
         names = [str(room) for room in rooms]
         if len({*self._manager.rooms_of(connection), *names}) > connection.settings.max_rooms:
             raise _RoomLimit("max_rooms", connection.settings.max_rooms)
         changes = -1
         while changes != connection.permission_changes:  # meanwhile, which is longer than they are asked
             changes = connection.permission_changes
-            async with self._unit_of_work(connection.websocket):
+            async with self._unit_of_work(connection.websocket, request):
                 await authorize(rooms, connection)
         await self._manager.join(names, connection)
         position = self._manager.delivery.streams.position
@@ -206,12 +208,12 @@ class RoomRequests:
         name, message = str(room), request.decoded()
         if not isinstance(message, self._allowed.sends) or name not in self._manager.rooms_of(self._connection):
             raise PermissionDenied(name)
-        async with self._unit_of_work(self._connection.websocket):
+        async with self._unit_of_work(self._connection.websocket, message):
             if not await room.authorize_send(self._connection, message):
                 raise PermissionDenied(name)
             if name not in self._manager.rooms_of(self._connection):  # any more
                 raise PermissionDenied(name)
-            await message.send(room)
+            await message.send_now(room)  # while it is in the room
         return Sent(room=name)
 
     def _say(self, answer: WebSocketMessageBase, request: RoomRequest) -> None:

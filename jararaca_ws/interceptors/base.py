@@ -76,7 +76,8 @@ class WebSocketTransactionData:
 
     Attributes:
         connection: the `WebSocketConnection`.
-        message: what the handler gets; None for the endpoint itself, and where a router's client comes and goes.
+        message: what the handler gets, or what the client sends to a room or asks of rooms by itself; None for the
+            endpoint itself, and where a router's client comes and goes.
     """
 
     websocket: WebSocket

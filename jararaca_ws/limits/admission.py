@@ -104,6 +104,9 @@ class Admission:
         if self._claims is None or limit is None or name in self._held.get(connection, ()):
             return False
         await self._claim(self._claims, connection, {name: limit})
+        if self._held[connection].count(name) > 1:  # another call was faster
+            self.leave_user(user_id, connection)
+            return False
         return True
 
     def leave_user(self, user_id: str, connection: WebSocketConnection) -> None:

@@ -16,6 +16,7 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.recovery.histories import HistoryReads
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.supervision import Backoff
+from jararaca_ws.wire.frames import Frame
 from jararaca_ws.wire.protocol import CloseCode, encode
 from jararaca_ws.wire.retained import NOWHERE, Recovered, RecoveryRequest
 
@@ -255,11 +256,16 @@ class _Recovery:
         frame = self._delivery.frame_of(self._room, entry)
         if frame is not None:
             copies.add_replayed(entry.id, connection.id)
-            await connection.put(frame)
+            await self._put(frame)
 
     async def _tell(self, control: WebSocketMessageBase) -> None:
         if self._connection.may_be_told:
-            await self._connection.put(encode(control))
+            await self._put(encode(control))
+
+    async def _put(self, frame: Frame) -> None:
+        """Queue a frame, waiting for space; not where the room is left meanwhile: the client may have been told so."""
+        while self._is_held() and not self._connection.offer(frame):
+            await self._connection.outbound.wait_for_space()
 
     def _has_caught_up(self, position: StreamPosition) -> bool:
         """Change over, if the room has not come further than the replay. No await: nothing comes in between.

@@ -154,17 +154,26 @@ class SocketState:
         Raises:
             ConnectionClosed: before it was queued.
         """
-        while self.alive:
-            if self.direct is not None:
-                self.flusher.deliver(frame, (self,))
-                return
-            self.flusher.settle()
-            if self.outbound.append(frame, self.settings.max_queue_bytes // 2):
-                self.flusher.count_queued(frame)
-                self.wake()
-                return
+        while not self.offer(frame):
             await self.outbound.wait_for_space()
-        raise self.end()
+
+    def offer(self, frame: Frame) -> bool:
+        """`put`, where there is space now.
+
+        Raises:
+            ConnectionClosed: nothing was queued.
+        """
+        if not self.alive:
+            raise self.end()
+        if self.direct is not None:
+            self.flusher.deliver(frame, (self,))
+            return True
+        self.flusher.settle()
+        if not self.outbound.append(frame, self.settings.max_queue_bytes // 2):
+            return False
+        self.flusher.count_queued(frame)
+        self.wake()
+        return True
 
     async def reply(self, frame: Frame) -> None:
         """`put`, for whoever may as well wait until the client takes it: where nothing is queued, no task is woken.

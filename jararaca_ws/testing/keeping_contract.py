@@ -48,6 +48,15 @@ async def keeps_the_last_value(backends: list[KeepingBackend]) -> None:
 
 
 @_keeping_check
+async def keeps_for_the_longest_time_that_was_asked(backends: list[KeepingBackend]) -> None:
+    first, last = backends[0], backends[-1]
+    await first.keep("key", b"old", _LONG_MS)
+    await last.keep("key", b"new", 1)
+    await asyncio.sleep(0.05)  # the new one's own time is over
+    assert await first.kept(["key"]) == [b"new"]
+
+
+@_keeping_check
 async def forgets_after_a_while(backends: list[KeepingBackend]) -> None:
     await backends[0].keep("key", b"value", 20)
     async with asyncio.timeout(TIMEOUT_S):
@@ -69,6 +78,7 @@ async def gives_a_value_to_one_of_many_that_take_it(backends: list[KeepingBacken
 KEEPING_CONTRACT: list[Check] = [
     keeps_what_it_was_given_for_all_instances,
     keeps_the_last_value,
+    keeps_for_the_longest_time_that_was_asked,
     forgets_after_a_while,
     gives_a_value_to_one_of_many_that_take_it,
 ]

@@ -591,7 +591,7 @@ class TestRevocation:
 
             monkeypatch.setattr(revocations, "check", slowly)
             assert (await refused(app.asgi, headers=headers)).status == 401
-            assert not revocations._by_token
+            assert not revocations._shown
 
     async def test_b28_a_new_token_that_was_revoked_ends_the_connection(self):
         async with running(serving(authenticate=self.known)) as app:
@@ -628,8 +628,8 @@ class TestRevocation:
             headers = self.bearer("ana", "t-1")
             async with connect(app.asgi, "/ws", headers=headers), connect(app.asgi, "/ws", headers=headers) as socket:
                 await said(socket)
-                assert len(app.manager.tokens.revocations._by_token["t-1"]) == 2
-            await until(lambda: not app.manager.tokens.revocations._by_token)
+                assert len(app.manager.tokens.revocations._shown["token", "t-1"]) == 2
+            await until(lambda: not app.manager.tokens.revocations._shown)
 
 
 async def test_a_time_without_a_zone_is_refused_where_it_is_written():

@@ -580,6 +580,22 @@ async def test_a_room_that_is_left_in_a_replay_gets_no_more_of_it():
         assert not one.manager.delivery._held
 
 
+async def test_nothing_of_a_room_follows_the_word_that_it_was_left():
+    async with fleet() as [one]:
+        start = await fill(one, 100, padding="x" * 20_000)
+        socket = await one.connect(recover={"a": start})
+        socket.server.taking.clear()
+        await one.manager.join(["a"], socket.connection)
+        await turns(100)
+        one.manager._joining.withdraw(["a"], socket.connection)  # as `leave_user` and `reauthorize_user` do
+        socket.server.taking.set()
+        await settled(one)
+        await turns(100)
+        names = [frame["MESSAGE_ID"] for frame in frames(socket)]
+        assert names[-1] == "jararaca.left"
+        assert 0 < len(kept(socket, "a")) < 100
+
+
 async def test_a_connection_that_is_taken_out_and_in_again_waits_for_its_positions_still():
     async with fleet() as [one]:
         start = await fill(one, 2)
