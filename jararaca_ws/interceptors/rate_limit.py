@@ -46,9 +46,9 @@ class RateLimitInterceptor:
 
     Each message that a ``@Receive`` method or a router handles takes a token from the bucket of its sender, and so does
     what a client sends to rooms by itself, and each ``jararaca.join``. Where there is none it is not handled: the
-    client is told ``jararaca.error`` with the code ``rate_limited`` and ``retry_after_ms``; one that goes on is closed with
-    4013 (``max_rate_limited``). HTTP requests, where they count too, are answered 429 with ``Retry-After``. Handshakes
-    have limits of their own, and what an endpoint reads by itself is no unit of work.
+    client is told ``jararaca.error`` with the code ``rate_limited`` and ``retry_after_ms``; one that goes on is closed
+    with 4013 (``max_rate_limited``). HTTP requests, where they count too, are answered 429 with ``Retry-After``.
+    Handshakes have limits of their own, and what an endpoint reads by itself is no unit of work.
 
     List it before interceptors that cost something, a database session's for example.
 
