@@ -8,7 +8,8 @@ from math import ceil
 from typing import Any
 from uuid import uuid4
 
-from fastapi import Request, Response
+from fastapi import Request, Response, WebSocket
+from fastapi.exception_handlers import websocket_request_validation_exception_handler
 from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
 from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers", "add_upgrade_answer", "headers_of", "refusal_of"]
+__all__ = ["add_answers", "add_upgrade_answer", "headers_of", "log_unfit", "refusal_of"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -60,9 +61,13 @@ def headers_of(error: JararacaError) -> dict[str, str]:
 def add_answers(exception_handlers: MutableMapping[Any, Any]) -> None:
     """Have HTTP answer a `JararacaError` with its status, its code and an id, which is in the log as well.
 
+    A handshake whose parameters do not fit is refused as FastAPI refuses it, and the log says what was wrong.
+
     Where the application has handlers of its own for it, or for some of its classes, these stay.
     """
     exception_handlers.setdefault(JararacaError, _answer)
+    if exception_handlers.get(WebSocketRequestValidationError) is websocket_request_validation_exception_handler:
+        exception_handlers[WebSocketRequestValidationError] = _refuse
 
 
 def add_upgrade_answer(router: Router) -> None:
@@ -77,6 +82,18 @@ def add_upgrade_answer(router: Router) -> None:
         await nothing_found(scope, receive, send)
 
     router.default = nothing_for_http
+
+
+def log_unfit(path: str, error: WebSocketRequestValidationError) -> None:
+    """Name the parameters that do not fit, without what the client has sent: one may be a token."""
+    problems = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors())
+    _log.warning("the handshake of %s is refused: %s", quoted(path), quoted(problems))
+
+
+async def _refuse(websocket: WebSocket, error: WebSocketRequestValidationError) -> None:
+    """Refuse a handshake as FastAPI does, but not in silence."""
+    log_unfit(websocket.url.path, error)
+    await websocket_request_validation_exception_handler(websocket, error)
 
 
 async def _answer(request: HTTPConnection, error: Exception) -> Response:

@@ -52,7 +52,7 @@ class RemoteCalls:
 
     async def call(self, room: str, request: WebSocketRequest[Reply], frame: Frame, timeout: timedelta) -> Reply:
         """Ask all in a room of ours; the first answer counts. ``frame`` is the request's."""
-        check_request(type(request))
+        check_request(type(request), timeout)
         call = f"{self._instance_id}-{next(self._ids):x}"
         question = Ask(
             call=call,

@@ -38,7 +38,7 @@ __all__ = ["main"]
 
 _STOPPED, _CRASHED, _USAGE, _REFUSED, _UNAVAILABLE = range(5)
 
-_AN_APPLICATION = "a Microservice, or what create_http_server() made of one"
+_AN_APPLICATION = "a Microservice, or a FastAPI application"
 _UNTIL = ", until SIGTERM or SIGINT"
 _EXIT_CODES = """\
 exit codes:

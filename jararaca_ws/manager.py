@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.websockets import WebSocket
 
@@ -86,11 +86,17 @@ class WebSocketConnectionManager(Publishing):
         settings: WebSocketSettings | None = None,
         presence: PresenceSettings | None = None,
     ) -> None:
-        if not isinstance(backend, WebSocketConnectionBackend):
+        given: Any = backend  # whatever it is
+        if isinstance(given, type):
+            raise ConfigurationError(f"backend={given.__name__} is a class", "give an instance of it")
+        if not isinstance(given, WebSocketConnectionBackend):
             raise ConfigurationError(
                 f"a {type(backend).__name__} is not a WebSocket backend",
                 "it needs the methods of WebSocketConnectionBackend",
             )
+        for chosen, cls in ((settings, WebSocketSettings), (presence, PresenceSettings)):
+            if chosen is not None and not isinstance(chosen, cls):
+                raise ConfigurationError(f"{chosen!r} are no settings", f"write {cls.__name__}(...)")
         self.settings = settings or WebSocketSettings()
         self.flusher = TickFlusher()
         # None where the backend keeps no histories.

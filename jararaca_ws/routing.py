@@ -116,7 +116,7 @@ class WebSocketEndpoint:
         self.name = name
         self.dependencies = dependencies
         self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
-        self.client_rooms = ClientRooms(tuple(client_rooms), tuple(client_sends))
+        self.client_rooms = ClientRooms.of(client_rooms, client_sends)
         self.access = StatedAccess(authenticate, token_from, allowed_origins)
         self.sends = sends_of(sends)
         self.include_in_schema = include_in_schema

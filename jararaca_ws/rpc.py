@@ -66,13 +66,16 @@ def _envelope_of(cls: type[WebSocketRequest[Any]]) -> TypeAdapter[Any]:
     return adapter
 
 
-def check_request(cls: type[WebSocketRequest[Any]]) -> None:
-    """What is wrong with the class is said before anybody is asked.
+def check_request(cls: type[WebSocketRequest[Any]], timeout: timedelta) -> None:
+    """What is wrong with a call is said before anybody is asked.
 
     Raises:
-        ConfigurationError: it does not say what the reply is.
+        ConfigurationError: the class does not say what the reply is, or the timeout is not a time.
     """
     _envelope_of(cls)
+    given: Any = timeout
+    if not isinstance(given, timedelta):
+        raise ConfigurationError(f"timeout={given!r} is not a timedelta", "write timedelta(seconds=...)")
 
 
 def reply_of(request: WebSocketRequest[Reply], raw: str) -> Reply:
@@ -106,7 +109,7 @@ class PendingCalls:
         self, request: WebSocketRequest[Reply], put: Callable[[Frame], Awaitable[None]], timeout: timedelta
     ) -> Reply:
         """Ask, with ``put``, and wait for the reply: see `WebSocketConnection.call`."""
-        check_request(type(request))
+        check_request(type(request), timeout)
         self._count += 1
         ref = f"{self._count:x}"
         frame = with_ref(encode(request), ref)

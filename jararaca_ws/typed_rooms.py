@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,6 +75,9 @@ class Room(BaseModel, Generic[_Carried_contra]):
     @classmethod
     def __pydantic_init_subclass__(cls, pattern: str | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        for judge in ("authorize", "authorize_send"):
+            if not inspect.iscoroutinefunction(getattr(cls, judge)):
+                raise ConfigurationError(f"{cls.__qualname__}.{judge} is not async", "write async def")
         generic = cls.__pydantic_generic_metadata__
         if generic["origin"] is not None and generic["args"]:
             cls.__carries__ = cls.__carries__ or tuple(_classes(generic["args"][0]))

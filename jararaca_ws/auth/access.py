@@ -89,9 +89,12 @@ def _sources(
 ) -> tuple[TokenSource, ...]:
     if token_from is None:
         return default.token_from or (() if asked is None else _DEFAULT_SOURCES)
-    sources: tuple[Any, ...] = tuple(token_from)  # whatever was given
+    given: Any = token_from
+    if isinstance(given, TokenSource | type):
+        raise ConfigurationError(f"{where}: token_from={given!r} is not a list", "write token_from=[...]")
+    sources: tuple[Any, ...] = tuple(given)
     for source in sources:
-        if not isinstance(source, TokenSource):
+        if isinstance(source, type) or not isinstance(source, TokenSource):
             raise ConfigurationError(f"{where}: token_from has {source!r}", "give CookieToken(...), MessageToken()")
         if asked is None and not isinstance(source, QueryTicket):
             raise ConfigurationError(f"{where} says where tokens are, and not who looks at them", "give authenticate=")

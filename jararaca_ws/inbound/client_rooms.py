@@ -61,6 +61,14 @@ class ClientRooms:
     rooms: tuple[type[Room[Any]], ...] = ()
     sends: tuple[type[WebSocketMessage], ...] = ()
 
+    @classmethod
+    def of(cls, rooms: Any, sends: Any) -> ClientRooms:
+        """What stands on an endpoint, whatever it is."""
+        for name, given in (("client_rooms", rooms), ("client_sends", sends)):
+            if isinstance(given, str | type):
+                raise ConfigurationError(f"{name}={given!r} is not a list", f"write {name}=[...]")
+        return cls(tuple(rooms), tuple(sends))
+
     def __post_init__(self) -> None:
         rooms: tuple[Any, ...] = self.rooms  # whatever was given
         sends: tuple[Any, ...] = self.sends

@@ -27,6 +27,7 @@ __all__ = [
     "check_authorize",
     "check_async",
     "check_received",
+    "check_takes",
     "handler_of",
     "receivers_of",
     "sends_of",
@@ -221,6 +222,17 @@ def check_async(function: Callable[..., Any], what: str) -> None:
         raise ConfigurationError(
             f"{function.__module__}.{function.__qualname__} is {what} but not async", "write async def"
         )
+
+
+def check_takes(function: Callable[..., Any], what: str, given: str) -> None:
+    """Refuse a hook that cannot be called with three values, which ``given`` names."""
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        raise ConfigurationError(
+            f"{function.__module__}.{function.__qualname__} is {what} with other parameters than it is given",
+            f"take three: {given}",
+        ) from None
 
 
 def _is_class(annotation: Any, message_type: type[BaseModel]) -> bool:

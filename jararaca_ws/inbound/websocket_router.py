@@ -27,6 +27,7 @@ from jararaca_ws.inbound.receiving import (
     check_async,
     check_authorize,
     check_received,
+    check_takes,
     handler_of,
     sends_of,
 )
@@ -85,7 +86,8 @@ class WebSocketRouter(APIRouter):
         router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ``include_in_schema=``, ...).
 
     Raises:
-        ConfigurationError: a ``concurrency`` below 1; both a ``discriminator`` and a ``dispatcher``.
+        ConfigurationError: a ``concurrency`` below 1; both a ``discriminator`` and a ``dispatcher``; a path without its
+            slash; a second hook of one kind, later.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class WebSocketRouter(APIRouter):
         super().__init__(**router_options)
         if dispatcher is not None and discriminator is not None:
             raise ConfigurationError("a dispatcher decodes by itself", "leave discriminator= out")
+        if path and not path.startswith("/"):  # a route that no request would find
+            raise ConfigurationError(f"the path of a WebSocketRouter is {path!r}", "begin it with a slash")
         self._path = path
         self._name = name
         self._options = DispatchOptions(discriminator=discriminator, concurrency=concurrency, binary=binary)
@@ -167,6 +171,7 @@ class WebSocketRouter(APIRouter):
         it sends leaves at once.
         """
         check_async(function, "on_connect")
+        _check_only("on_connect", self._connecting)
         self._connecting = handler_of(function, None)
         self._serve()
         return function
@@ -178,6 +183,8 @@ class WebSocketRouter(APIRouter):
         cancelled after ``handler_grace``.
         """
         check_async(function, "on_disconnect")
+        check_takes(function, "on_disconnect", "the connection, the code and the reason")
+        _check_only("on_disconnect", self._disconnected)
         self._disconnected = function
         self._serve()
         return function
@@ -189,6 +196,8 @@ class WebSocketRouter(APIRouter):
         the function returns goes back. It is a unit of work, as a message handler.
         """
         check_async(function, "on_fallback")
+        check_takes(function, "on_fallback", "the connection, what came and the error")
+        _check_only("on_fallback", self._fallback)
         self._fallback = function
         self._serve()
         return function
@@ -324,11 +333,16 @@ class WebSocketRouter(APIRouter):
             _log.exception("connection %s: on_disconnect failed", connection.id)
 
 
+def _check_only(hook: str, before: Any) -> None:
+    if before is not None:
+        raise ConfigurationError(f"the WebSocketRouter has an {hook} already", "call both functions in one")
+
+
 def _check_hosted(app: Any) -> None:
     if not hasattr(app.state, "jararaca_ws_runtime"):
         raise ConfigurationError(
             "a WebSocketRouter is included in an application without a WebSocketInterceptor",
-            "make the application with create_http_server, of a Microservice that has one",
+            "install(app) one; where a Microservice makes the application, put one into its interceptors",
         )
 
 

@@ -68,7 +68,7 @@ class RateLimitInterceptor:
         clock: seconds, monotonic.
 
     Raises:
-        ConfigurationError: a ``by`` that is none, or a backend that keeps no buckets.
+        ConfigurationError: a rate or a ``by`` that is none, or a backend that keeps no buckets.
     """
 
     def __init__(
@@ -92,6 +92,10 @@ class RateLimitInterceptor:
             raise ConfigurationError(
                 f"a {type(given).__name__} keeps no buckets", "it needs the method of RateLimitingBackend"
             )
+        rates: tuple[Any, ...] = (rate, *(per_type or {}).values())
+        for one in rates:
+            if not isinstance(one, Rate):
+                raise ConfigurationError(f"{one!r} is not a Rate", "write Rate(100, timedelta(minutes=1))")
         self._rate = rate
         self._by = by
         self._per_type = dict(per_type or {})

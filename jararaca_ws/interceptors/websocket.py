@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from hashlib import blake2b
@@ -18,6 +18,7 @@ from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication, WebSocketConnectionBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, provide_ws_message_sender
+from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
 from jararaca_ws.inbound.openapi import expand_document
@@ -120,8 +121,17 @@ class WebSocketInterceptor:
                 go around every message that a client sends to typed handlers; not around the routes of HTTP.
 
         Raises:
-            ConfigurationError: the application has one already, has started, or was made of a `Microservice`.
+            ConfigurationError: the application is none of FastAPI, has one already, has started, or was made of a
+                `Microservice`.
         """
+        given: Any = app
+        if not isinstance(given, FastAPI):
+            raise ConfigurationError(
+                f"install makes a FastAPI application the host, not a {type(given).__name__}",
+                "a Microservice has its interceptors in interceptors=[...]",
+            )
+        if not isinstance(interceptors, Iterable):
+            raise ConfigurationError(f"interceptors={interceptors!r} is not a list", "write interceptors=[...]")
         microservice = Microservice(name=app.title, interceptors=[self, *interceptors])
         install(app, self.manager, MicroserviceRuntime(microservice))
 

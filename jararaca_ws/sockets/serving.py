@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
+from fastapi.exceptions import WebSocketRequestValidationError
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from jararaca_ws.answering import headers_of
+from jararaca_ws.answering import headers_of, log_unfit
 from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line, quoted
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
@@ -337,6 +338,9 @@ class ServedWebSocket:
             except ValueError as forbidden:
                 return self._failed(forbidden)
             return _End(error.code, error.reason)
+        if isinstance(error, WebSocketRequestValidationError):
+            log_unfit(self._scope["path"], error)
+            return _End(CloseCode.POLICY_VIOLATION)
         if isinstance(error, HTTPException):
             return _End(CloseCode.POLICY_VIOLATION, "", error.status_code, error.headers or {})
         return self._failed(error)

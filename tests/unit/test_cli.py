@@ -170,7 +170,7 @@ def test_not_an_application(
     assert main([command, *target(code, attribute)]) == 2
     line = one_line(capsys)
     assert f":{attribute} is {what}" in line
-    assert "give a Microservice, or what create_http_server() made of one" in line
+    assert "give a Microservice, or a FastAPI application" in line
 
 
 def test_a_module_that_misses_an_import_of_its_own_is_not_a_missing_module(target: Target) -> None:

@@ -1,6 +1,7 @@
 # No `from __future__ import annotations`: FastAPI reads annotations that are local to a test at run time.
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -362,6 +363,23 @@ class TestUnitsOfWork:
 
 
 class TestMistakes:
+    @pytest.mark.parametrize("hosted", [False, True])
+    async def test_a_handshake_without_its_parameters_is_refused_and_the_log_says_which(self, hosted, caplog):
+        router = WebSocketRouter("/doors")
+
+        @router.on_connect
+        async def knock(connection: WebSocketConnection, number: int, token: str) -> None: ...
+
+        app = FastAPI() if hosted else create_http_server(Microservice(interceptors=[WebSocketInterceptor()]))
+        if hosted:
+            WebSocketInterceptor().install(app)
+        app.include_router(router)
+        async with lifespan(app):
+            refused = await refusal(app, "/doors?number=s3cret")
+        assert refused.code == 1008
+        said = "the handshake of '/doors' is refused: 'query.number: int_parsing, query.token: missing'"
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [said]
+
     async def test_what_cannot_be_told_apart_is_refused_when_the_application_starts(self):
         router = telling()
 
