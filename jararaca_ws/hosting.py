@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from jararaca_ws.answering import add_answers, add_upgrade_answer
 from jararaca_ws.auth.access import LET_IN_KEY, PUBLIC, AllowedOrigins, Authenticate, StatedAccess
-from jararaca_ws.auth.door import Door, was_let_in
+from jararaca_ws.auth.door import Door, let_in_by
 from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
-from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.errors import ConfigurationError, quoted
 from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, interceptor_of, runtime_of
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
@@ -80,9 +80,15 @@ async def _connection(websocket: HTTPConnection, door: Door | None) -> WebSocket
     if isinstance(connection, WebSocketConnection):
         # FastAPI's own object for this socket: it has to see who accepts.
         connection.websocket = websocket
-        if not was_let_in(websocket.scope):
+        before = let_in_by(websocket.scope)
+        if before is None:
             chosen = interceptor_of(runtime_of(websocket)).door if door is None else door
             await chosen.let_in(connection, use_ws_manager())
+        elif door not in (None, before):  # it would not be asked, and the other one may let anybody in
+            raise ConfigurationError(
+                f"two dependencies say who may connect to {quoted(websocket.scope['path'])}",
+                "give it one connection_by(), before every current_connection",
+            )
     return await use_ws_manager().add_websocket(websocket)
 
 

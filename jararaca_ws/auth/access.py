@@ -21,7 +21,7 @@ Authenticate = Callable[..., Awaitable[User | None]]
 AllowedOrigins = str | Sequence[str]
 
 LET_IN_KEY = "jararaca_ws.let_in"
-"""Where the ASGI scope says whether somebody has asked who this client is; False where that is still to be done."""
+"""Where the ASGI scope has the `Door` that has let this client in; False where one is still to do that."""
 
 
 class Inherited(Enum):

@@ -36,7 +36,7 @@ from jararaca_ws.sockets.waiting import Flag
 from jararaca_ws.wire.authentication import Authenticated, TokenMessage, decode_token, is_token
 from jararaca_ws.wire.room_requests import answer_frame
 
-__all__ = ["Door", "was_let_in"]
+__all__ = ["Door", "let_in_by"]
 
 _RENEWAL_INTERVAL_S = 1.0
 """Another token is looked at, and the rooms are asked, once in that time: meanwhile nothing is read."""
@@ -66,7 +66,7 @@ class Door:
             Unavailable: nobody knows, at the moment.
             ConnectionClosed: it has gone.
         """
-        connection.scope[LET_IN_KEY] = True  # what follows takes it in
+        connection.scope[LET_IN_KEY] = self  # what follows takes it in
         try:
             await self._let_in(connection, manager)
         except BaseException:
@@ -186,9 +186,9 @@ class Door:
         return user
 
 
-def was_let_in(scope: Scope) -> bool:
-    """Whether a `Door` has let this client in."""
-    return scope.get(LET_IN_KEY, False) is True
+def let_in_by(scope: Scope) -> Door | None:
+    """Who has let this client in; None: nobody yet."""
+    return scope.get(LET_IN_KEY) or None
 
 
 class _Renewals:

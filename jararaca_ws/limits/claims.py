@@ -59,6 +59,7 @@ class Claims:
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._task = Supervised("jararaca_ws limits", self._work)
+        self._is_running = False
 
     @property
     def held(self) -> Mapping[str, int]:
@@ -66,10 +67,12 @@ class Claims:
         return self._held
 
     def start(self) -> None:
+        self._is_running = True
         self._task.start()
 
     async def stop(self) -> None:
         """Hold nothing any more, if that can be said quickly; leave no task behind."""
+        self._is_running = False
         await self._task.stop()
         for waiting in self._take():
             if not waiting.answer.done():
@@ -88,8 +91,11 @@ class Claims:
         Otherwise nothing is, and the name is returned of which there are as many. Cancellation holds nothing.
 
         Raises:
-            BackendUnavailable: the store does not answer, and instances may not count for themselves.
+            BackendUnavailable: the store does not answer, and instances may not count for themselves; or nobody would
+                ask it, before `start` and after `stop`.
         """
+        if not self._is_running:
+            raise BackendUnavailable("this instance has not started, or has stopped")
         if self._is_away:
             return self._claim_here(limits)
         waiting = _Waiting(limits, asyncio.get_running_loop().create_future())

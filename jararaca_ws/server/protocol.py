@@ -59,6 +59,10 @@ _DEFLATE = ServerPerMessageDeflateFactory(
 class _Handshaker(ServerProtocol):
     """websockets' half of a socket; where it refuses a handshake, its text would hold what the client wrote."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.debug = False  # or it would log, at that level, the heads of handshakes and frames: the tokens in them
+
     def reject(self, status: int, text: str) -> Response:
         refusal = self.handshake_exc
         if refusal is None:  # it is not the handshake that is wrong

@@ -27,7 +27,7 @@ from tests.servers.process import answer
 pytestmark = pytest.mark.e2e
 
 SERVERS = {
-    "jararaca-ws": ("jararaca-ws", "serve", "--drain-window", "0"),
+    "jararaca-ws": ("jararaca-ws", "serve", "--drain-window", "0", "--log-level", "debug"),
     "uvicorn": ("uvicorn", "--ws", "websockets-sansio"),
 }
 
@@ -115,6 +115,12 @@ async def test_b26_no_server_logs_a_token(served: Served):
     await served.greeted(additional_headers={"Authorization": f"Bearer {good}"})
     await served.greeted(subprotocols=offered(good))
     await served.refused(subprotocols=offered(good[:-2]))
+    await served.greeted(additional_headers={"Cookie": f"session={good}"}, origin=APP)
+    async with asyncio.timeout(20), connect(served.url("/message"), origin=APP) as socket:
+        for again in (good, good, good[:-2]):
+            await socket.send(json.dumps({"MESSAGE_ID": "jararaca.authenticate", "message": {"token": again}}))
+        await socket.wait_closed()
+        assert socket.close_code == 4500
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as http:
         ticket = (await http.post("/tickets/ana")).json()
     assert (await served.greeted(f"/ws?ticket={ticket}"))[0] == "ana"

@@ -22,13 +22,14 @@ from jararaca_ws import (
     WebSocketInterceptor,
     WebSocketMessage,
     WebSocketSettings,
+    connection_by,
     current_connection,
     use_ws_manager,
 )
 from jararaca_ws.auth import door
 from jararaca_ws.errors import AuthenticationFailed
 from jararaca_ws.testing import WebSocketClosed, connect, lifespan
-from tests.unit.apps import running
+from tests.unit.apps import application, running
 from tests.unit.limits.test_admission import HeldUp
 from tests.unit.played import errors_in, turns, until
 
@@ -214,8 +215,34 @@ class TestHosted:
         async with lifespan(app):
             assert (await ended(app)).status == 401
 
+    @pytest.mark.parametrize("weaker", [current_connection, connection_by(None)])
+    async def test_what_a_route_says_of_who_may_connect_is_never_passed_over(
+        self, weaker: Any, caplog: pytest.LogCaptureFixture
+    ):
+        app = FastAPI(dependencies=[Depends(weaker)])
+        WebSocketInterceptor().install(app)
+
+        @app.websocket("/ws")
+        async def served(connection: Annotated[WebSocketConnection, Depends(connection_by(known))]) -> None:
+            pytest.fail("it was let in")
+
+        async with lifespan(app):
+            end = await ended(app, headers=ANA)
+            assert (end.status, end.code) in [(500, 1006), (None, 1011)]
+        assert "two dependencies" in caplog.text
+
 
 class TestCounts:
+    @pytest.mark.parametrize("started", [False, True])
+    async def test_nobody_waits_for_an_instance_that_has_stopped_or_not_started(self, started: bool):
+        interceptor = WebSocketInterceptor(settings=WebSocketSettings(max_connections=1))
+        app = application(Waiting, interceptor=interceptor)
+        if started:
+            async with lifespan(app):
+                pass
+        async with asyncio.timeout(5):
+            assert (await ended(app, headers=ANA)).status == 503
+
     @pytest.mark.parametrize("token_from", [None, [MessageToken()]])
     async def test_b23_who_is_cancelled_anywhere_on_its_way_holds_nothing(self, token_from: Any):
         async def slowly(token: PresentedToken) -> User:
