@@ -94,6 +94,27 @@ class LocalDelivery:
         self.on_command: Callable[[Sequence[str], bytes], None] = self._drop_command
         self._held: dict[str, dict[WebSocketConnection, Hold]] = {}
 
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def take_in(self, connection: WebSocketConnection) -> None:
+        """Deliver to a connection from now on."""
+        # One flusher for all that comes to it, or the order would be lost.
+        connection.flusher.settle()
+        connection.flusher = self._flusher
+        self.connections[connection] = None
+        self.by_id[connection.id] = connection
+
+    def let_go(self, connection: WebSocketConnection) -> None:
+        """Forget a connection, which leaves its rooms apart from this; not having taken it in is no error."""
+        self.connections.pop(connection, None)
+        self.by_id.pop(connection.id, None)
+
+    def add_up(self, connection: WebSocketConnection) -> None:
+        """Count what a connection that has closed has counted itself."""
+        self.counters.overflows += connection.overflowed
+        self.counters.conflated += connection.outbound.conflated
+        self.counters.evicted += connection.outbound.evicted
+
     # --- messages that are not kept -----------------------------------------------------------------------------------
 
     async def to_rooms(self, rooms: list[str], message: bytes) -> None:

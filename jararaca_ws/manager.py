@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.websockets import WebSocket
 
@@ -21,22 +19,22 @@ from jararaca_ws.backends.base import (
     HistoryBackend,
     PresenceEntry,
     PresenceStore,
-    Publication,
     StartableBackend,
     StreamPosition,
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
+from jararaca_ws.bookkeeping import Bookkeeping
 from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables
 from jararaca_ws.delivering import Counters, LocalDelivery
 from jararaca_ws.delivery import MAX_HISTORY
 from jararaca_ws.errors import ConfigurationError, ConnectionClosed, quoted
-from jararaca_ws.figures import InstanceStatistics, Statistics, Tally
+from jararaca_ws.figures import InstanceStatistics, Statistics
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.joining import Joining
 from jararaca_ws.limits.admission import Admission
-from jararaca_ws.messages import WebSocketMessageBase, check_message_ids
+from jararaca_ws.messages import check_message_ids
 from jararaca_ws.obeying import Obeying
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.presence import PresenceSettings, PresenceTracker, presence_store
@@ -45,7 +43,7 @@ from jararaca_ws.reauthorizing import Reauthorizing
 from jararaca_ws.recovery.healing import Healer
 from jararaca_ws.recovery.histories import HistoryReads, PositionReads
 from jararaca_ws.recovery.recovering import Recoveries
-from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal, is_user
+from jararaca_ws.rooms import ALL_INSTANCES, check_room, check_rooms, instance_room, is_internal
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.flushing import TickFlusher
@@ -55,8 +53,6 @@ from jararaca_ws.users import room_of_user
 from jararaca_ws.wire.retained import RoomHistory
 
 __all__ = ["SCOPE_KEY", "Counters", "WebSocketConnectionManager"]
-
-_Message = TypeVar("_Message", bound=WebSocketMessageBase)
 
 SCOPE_KEY = "jararaca_ws.sockets.connection"
 """Where the ASGI scope of a served WebSocket holds its `WebSocketConnection`."""
@@ -108,8 +104,8 @@ class WebSocketConnectionManager(Publishing):
         # None where the backend carries every room to every instance.
         self._subscriber = backend if isinstance(backend, SubscribingBackend) else None
         self._stopping = asyncio.Event()
-        self._started_at = time.monotonic()
-        self.tally = Tally()
+        self._books = Bookkeeping(self.instance_id, self.delivery, self.flusher)
+        self.tally = self._books.tally
         self.draining = False
         self.room_classes = RoomClasses()
         # None where presence is not switched on.
@@ -124,7 +120,7 @@ class WebSocketConnectionManager(Publishing):
         self._recoveries = Recoveries(delivery, self._reads)
         self._calls = RemoteCalls(self.instance_id, self._commands)
         counting = self.backend.subscribers if isinstance(self.backend, CountingBackend) else None
-        self._surveys = Surveys(self.instance_id, self._command, counting, self.instance_statistics, self._calls.reply)
+        self._surveys = Surveys(self.instance_id, self._command, counting, self._books.statistics, self._calls.reply)
         self._joining = Joining(
             delivery,
             self._subscriber,
@@ -156,26 +152,11 @@ class WebSocketConnectionManager(Publishing):
     @property
     def counters(self) -> Counters:
         """What this instance has done since it started."""
-        counters, flusher = self.delivery.counters, self.flusher
-        return replace(counters, delivered=flusher.delivered, conflated=counters.conflated + flusher.conflated)
+        return self._books.counters
 
     def instance_statistics(self) -> InstanceStatistics:
         """What is here now, and what this instance has done since it started. At once."""
-        rooms = self.delivery.rooms
-        counters = asdict(self.counters)
-        return InstanceStatistics(
-            instance_id=self.instance_id,
-            uptime_s=time.monotonic() - self._started_at,
-            connections=len(self.connections),
-            rooms=sum(not is_internal(room) for room in rooms),
-            users=sum(map(is_user, rooms)),
-            messages_in=self.tally.messages_in,
-            bytes_in=self.tally.bytes_in,
-            messages_out=counters.pop("delivered"),
-            bytes_out=self.flusher.bytes_out,
-            errors=dict(self.tally.errors),
-            **counters,
-        )
+        return self._books.statistics()
 
     async def statistics(self, timeout: timedelta = timedelta(seconds=1)) -> Statistics:
         """Ask all instances for their statistics, and add them up.
@@ -207,7 +188,7 @@ class WebSocketConnectionManager(Publishing):
         check_message_ids()
         warn_of_unknown_variables()
         self._started = True
-        self._started_at = time.monotonic()
+        self._books.start()
         self.draining = False
         self._stopping = asyncio.Event()
         self._build()
@@ -374,86 +355,18 @@ class WebSocketConnectionManager(Publishing):
                 # Accepted when the end had begun already, so the drain does not know it.
                 connection.begin_shutdown()
                 raise connection.end()
-            # One flusher for all that comes to it, or the order would be lost.
-            connection.flusher.settle()
-            connection.flusher = self.flusher
-            self.delivery.connections[connection] = None
-            self.delivery.by_id[connection.id] = connection
+            self.delivery.take_in(connection)
             connection.on_closed(self._closed)
             self._recoveries.expect(connection)
 
     def _closed(self, connection: WebSocketConnection) -> None:
-        counters = self.delivery.counters
-        counters.overflows += connection.overflowed
-        counters.conflated += connection.outbound.conflated
-        counters.evicted += connection.outbound.evicted
+        self.delivery.add_up(connection)
         self._let_go(connection)
         self.tokens.forget(connection)  # not before: who was only let go can still send
 
     def _let_go(self, connection: WebSocketConnection) -> None:
-        self.delivery.connections.pop(connection, None)
-        self.delivery.by_id.pop(connection.id, None)
+        self.delivery.let_go(connection)
         self._joining.leave_all(connection)
-
-    # --- sending ------------------------------------------------------------------------------------------------------
-
-    async def send(
-        self,
-        rooms: Sequence[str | Room[_Message]],
-        message: _Message,
-        *,
-        id: str | None = None,
-        exclude: WebSocketConnection | str | None = None,
-    ) -> None:
-        """Send to every connection in any of the rooms, on every instance, at once; to each connection once.
-
-        Returns when the backend has accepted it: at most once, in order for each room and sender; see `recoverable`
-        for more. Cancellation leaves open whether it was accepted.
-
-        ``id`` is the caller's own name for this send, 1 to 255 bytes of printable characters. A send with the id of an
-        earlier one reaches nobody again, for as long as the backend remembers (five minutes, with ours); so what has
-        failed may be tried again.
-
-        ``exclude`` is a connection, or its id, that does not get it: the sender's own, say. Where the rooms keep the
-        message, that holds for as long as the connection does: who comes back with a new one gets it.
-
-        Raises:
-            BadRoom, NotCarried, BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
-            ConfigurationError: it is `recoverable`, and the backend keeps no histories; nothing was sent.
-            ValueError: the id is none; nothing was sent.
-            BackendUnavailable: the backend did not accept it.
-        """
-        await self.publish([self.prepare(rooms, message, id=id, exclude=exclude)])
-
-    async def broadcast(self, message: bytes | WebSocketMessageBase) -> None:
-        """Send to every connection on every instance, at once.
-
-        Args:
-            message: a message, or the UTF-8 bytes of a text frame, which go out as they are.
-
-        Raises:
-            UnicodeDecodeError: the bytes are not UTF-8; nothing was sent.
-            ValueError: they are more than the outbound queue of a connection takes; nothing was sent.
-            MessageIdUnset, MessageNotEncodable: nothing was sent.
-            ConfigurationError: it is `recoverable`; nothing was sent.
-            BackendUnavailable: the backend did not accept it.
-        """
-        payload = self._preparation.broadcast(message)
-        self._check_started()
-        await self.backend.broadcast(payload)
-        self.delivery.counters.sent += 1
-
-    def prepare(
-        self,
-        rooms: Sequence[AnyRoom],
-        message: WebSocketMessageBase,
-        *,
-        id: str | None = None,
-        exclude: WebSocketConnection | str | None = None,
-    ) -> Publication:
-        """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
-        excluded = exclude.id if isinstance(exclude, WebSocketConnection) else exclude
-        return self._preparation.publication(rooms, message, id, excluded)
 
     # --- presence -----------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
-"""What one instance publishes for all: to users, to connections, and what it asks of the other instances."""
+"""What one instance publishes for all: to rooms, users and connections, and what it asks of the other instances."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from jararaca_ws.auth.tickets import MAX_TICKET_LIFE
 from jararaca_ws.auth.tokens import Tokens
@@ -17,16 +18,19 @@ from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.preparing import Preparation
 from jararaca_ws.rooms import ALL_INSTANCES, check_rooms, instance_of, instance_room
 from jararaca_ws.rpc import CALL_TIMEOUT, Reply, WebSocketRequest
-from jararaca_ws.typed_rooms import AnyRoom
+from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.typed_rooms import AnyRoom, Room
 from jararaca_ws.users import room_of_user
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.protocol import CloseCode
 
 __all__ = ["Publishing"]
 
+_Message = TypeVar("_Message", bound=WebSocketMessageBase)
+
 
 class Publishing:
-    """The half of a `WebSocketConnectionManager` that reaches users and connections, wherever they are."""
+    """The half of a `WebSocketConnectionManager` that reaches rooms, users and connections, wherever they are."""
 
     # Made at each start anew, by who starts it.
     tokens: Tokens
@@ -38,6 +42,8 @@ class Publishing:
         self._batcher = backend if isinstance(backend, BatchingBackend) else None
         self._calls = RemoteCalls(preparation.instance_id, self._commands)
         self._started = False
+
+    # --- to rooms and to all ------------------------------------------------------------------------------------------
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Hand prepared messages to the backend, in order.
@@ -62,6 +68,66 @@ class Publishing:
                 "the connection manager was never started",
                 "enter the application's lifespan first; in a test with jararaca_ws.testing.lifespan(app)",
             )
+
+    async def send(
+        self,
+        rooms: Sequence[str | Room[_Message]],
+        message: _Message,
+        *,
+        id: str | None = None,
+        exclude: WebSocketConnection | str | None = None,
+    ) -> None:
+        """Send to every connection in any of the rooms, on every instance, at once; to each connection once.
+
+        Returns when the backend has accepted it: at most once, in order for each room and sender; see `recoverable`
+        for more. Cancellation leaves open whether it was accepted.
+
+        ``id`` is the caller's own name for this send, 1 to 255 bytes of printable characters. A send with the id of an
+        earlier one reaches nobody again, for as long as the backend remembers (five minutes, with ours); so what has
+        failed may be tried again.
+
+        ``exclude`` is a connection, or its id, that does not get it: the sender's own, say. Where the rooms keep the
+        message, that holds for as long as the connection does: who comes back with a new one gets it.
+
+        Raises:
+            BadRoom, NotCarried, BadConnectionId, MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`, and the backend keeps no histories; nothing was sent.
+            ValueError: the id is none; nothing was sent.
+            BackendUnavailable: the backend did not accept it.
+        """
+        await self.publish([self.prepare(rooms, message, id=id, exclude=exclude)])
+
+    async def broadcast(self, message: bytes | WebSocketMessageBase) -> None:
+        """Send to every connection on every instance, at once.
+
+        Args:
+            message: a message, or the UTF-8 bytes of a text frame, which go out as they are.
+
+        Raises:
+            UnicodeDecodeError: the bytes are not UTF-8; nothing was sent.
+            ValueError: they are more than the outbound queue of a connection takes; nothing was sent.
+            MessageIdUnset, MessageNotEncodable: nothing was sent.
+            ConfigurationError: it is `recoverable`; nothing was sent.
+            BackendUnavailable: the backend did not accept it.
+        """
+        payload = self._preparation.broadcast(message)
+        self._check_started()
+        await self.backend.broadcast(payload)
+        self.delivery.counters.sent += 1
+
+    def prepare(
+        self,
+        rooms: Sequence[AnyRoom],
+        message: WebSocketMessageBase,
+        *,
+        id: str | None = None,
+        exclude: WebSocketConnection | str | None = None,
+    ) -> Publication:
+        """Check the rooms and encode the message: everything that can be wrong with a send, before it is staged."""
+        excluded = exclude.id if isinstance(exclude, WebSocketConnection) else exclude
+        return self._preparation.publication(rooms, message, id, excluded)
+
+    # --- users --------------------------------------------------------------------------------------------------------
 
     async def send_to_user(self, user_id: str, message: WebSocketMessageBase) -> None:
         """Send to every connection that `WebSocketConnection.identify` gave to this user, on every instance, at once.
