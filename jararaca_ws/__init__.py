@@ -68,6 +68,7 @@ from jararaca_ws.errors import (
     DuplicateMessageId,
     DuplicateRoomPattern,
     ErrorCategory,
+    HandlerTimeout,
     IllegalTransition,
     InvalidMessage,
     JararacaError,
@@ -92,6 +93,7 @@ from jararaca_ws.errors import (
 from jararaca_ws.figures import Figures, InstanceStatistics, Statistics
 from jararaca_ws.health import Health, ReportsHealth
 from jararaca_ws.hosting import connection_by, current_connection
+from jararaca_ws.inbound.disconnecting import OnDisconnect
 from jararaca_ws.inbound.receiving import Receive
 from jararaca_ws.inbound.websocket_router import WebSocketRouter
 from jararaca_ws.interceptors.base import (
@@ -162,6 +164,7 @@ __all__ = [
     "ConnectionState",
     "Delivery",
     "HistoryMessage",
+    "OnDisconnect",
     "Receive",
     "Room",
     "RoomHistory",
@@ -279,6 +282,7 @@ __all__ = [
     "DuplicateMessageId",
     "DuplicateRoomPattern",
     "ErrorCategory",
+    "HandlerTimeout",
     "IllegalTransition",
     "InvalidMessage",
     "JararacaError",

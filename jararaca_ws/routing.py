@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -22,12 +23,19 @@ from jararaca_ws.auth.door import Door
 from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
+from jararaca_ws.inbound.disconnecting import OnDisconnect, disconnect_handler_of, tell_disconnected
 from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.inbound.documented import Documented
-from jararaca_ws.inbound.message_work import Host
+from jararaca_ws.inbound.message_work import Host, MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
-from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, receivers_of, sends_of
-from jararaca_ws.interceptors.base import ENDPOINT_MARK, AppTransactionContext, WebSocketTransactionData
+from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, marked, sends_of
+from jararaca_ws.interceptors.base import (
+    DISCONNECT_MARK,
+    ENDPOINT_MARK,
+    RECEIVE_MARK,
+    AppTransactionContext,
+    WebSocketTransactionData,
+)
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.signatures import parameters_without_self
@@ -63,7 +71,8 @@ class WebSocketEndpoint:
     socket is closed with 1000, when it raises with 1011, and the error is logged once.
 
     Where the controller has `Receive` methods, they handle what the client sends, from when the method has returned.
-    The interceptors around the method have ended then, and each message has its own.
+    The interceptors around the method have ended then, and each message has its own. An `OnDisconnect` method is
+    called when a client has gone.
 
     Args:
         path: as in FastAPI.
@@ -74,6 +83,8 @@ class WebSocketEndpoint:
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         discriminator: the field that says the class of a message, where clients send no envelopes.
         binary: what clients send, and what handlers return, are binary frames.
+        timeout: how long a `Receive` method may take for one message; None: as ``handler_timeout`` of the settings
+            says, 30 s; ``timedelta.max``: as long as it likes.
         client_rooms: the classes of rooms that clients may join and leave by themselves, with ``jararaca.join`` and
             ``jararaca.leave``; the room's `Room.authorize` is asked each time.
         client_sends: the types of messages that a client may send, with ``jararaca.send``, to a room of these classes
@@ -101,6 +112,7 @@ class WebSocketEndpoint:
         concurrency: int = 1,
         discriminator: str | None = None,
         binary: bool = False,
+        timeout: timedelta | None = None,
         client_rooms: Sequence[type[Room[Any]]] = (),
         client_sends: Sequence[type[WebSocketMessage]] = (),
         authenticate: Authenticate | Inherited | None = INHERITED,
@@ -115,7 +127,9 @@ class WebSocketEndpoint:
         self.accept = accept
         self.name = name
         self.dependencies = dependencies
-        self.options = DispatchOptions(concurrency=concurrency, discriminator=discriminator, binary=binary)
+        self.options = DispatchOptions(
+            concurrency=concurrency, discriminator=discriminator, binary=binary, timeout=timeout
+        )
         self.client_rooms = ClientRooms.of(client_rooms, client_sends)
         self.access = StatedAccess(authenticate, token_from, allowed_origins)
         self.sends = sends_of(sends)
@@ -135,6 +149,7 @@ class Endpoint:
         path: the whole path, that of the controller included.
         dispatch: None where no `Receive` method handles what clients send.
         documented: what the OpenAPI document says of it.
+        disconnected: None where nothing is called when a client has gone.
     """
 
     path: str
@@ -143,6 +158,7 @@ class Endpoint:
     spec: WebSocketEndpoint
     dispatch: Dispatch | None = None
     documented: Documented
+    disconnected: InboundHandler | None = None
 
 
 def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]:
@@ -151,22 +167,22 @@ def endpoints_of(controller: type, join: Callable[[str], str]) -> list[Endpoint]
     Raises:
         ConfigurationError: a ``@Receive`` method belongs to none of them, or cannot be called.
     """
-    found = []
-    for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
-        function = inspect.getattr_static(controller, name)
-        spec = getattr(function, ENDPOINT_MARK, None)
-        if isinstance(spec, WebSocketEndpoint):
-            documented = Documented(options=spec.options, sends=spec.sends, client_rooms=spec.client_rooms)
-            path = join(spec.path)
-            found.append(
-                Endpoint(path=path, controller=controller, function=function, spec=spec, documented=documented)
-            )
-    return _with_receivers(controller, found)
+    found = [
+        Endpoint(
+            path=join(spec.path),
+            controller=controller,
+            function=function,
+            spec=spec,
+            documented=Documented(options=spec.options, sends=spec.sends, client_rooms=spec.client_rooms),
+        )
+        for function, spec in marked(controller, ENDPOINT_MARK, WebSocketEndpoint)
+    ]
+    return _with_disconnects(controller, _with_receivers(controller, found))
 
 
 def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoint]:
     by_name: dict[str, list[InboundHandler]] = {one.function.__name__: [] for one in endpoints}
-    for function, spec in receivers_of(controller):
+    for function, spec in marked(controller, RECEIVE_MARK, Receive):
         endpoint = _endpoint_of(function, spec, endpoints)
         by_name[endpoint.function.__name__].append(
             handler_of(
@@ -177,6 +193,7 @@ def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoin
                 path=endpoint.path,
                 authorize=spec.authorize,
                 sends=spec.sends,
+                timeout=spec.timeout,
             )
         )
     for one in endpoints:
@@ -189,14 +206,32 @@ def _with_receivers(controller: type, endpoints: list[Endpoint]) -> list[Endpoin
     ]
 
 
-def _endpoint_of(function: Callable[..., Any], spec: Receive, endpoints: list[Endpoint]) -> Endpoint:
+def _with_disconnects(controller: type, endpoints: list[Endpoint]) -> list[Endpoint]:
+    by_name = {one.function.__name__: one for one in endpoints}
+    for function, spec in marked(controller, DISCONNECT_MARK, OnDisconnect):
+        endpoint = _endpoint_of(function, spec, list(by_name.values()))
+        if endpoint.disconnected is not None:
+            raise ConfigurationError(
+                f"both {_name(endpoint.disconnected.function)} and {_name(function)} are @OnDisconnect of "
+                f"{_name(endpoint.function)}",
+                "leave one of them out",
+            )
+        hook = disconnect_handler_of(
+            function, controller=controller, dependencies=spec.dependencies, path=endpoint.path
+        )
+        by_name[endpoint.function.__name__] = replace(endpoint, disconnected=hook)
+    return list(by_name.values())
+
+
+def _endpoint_of(function: Callable[..., Any], spec: Receive | OnDisconnect, endpoints: list[Endpoint]) -> Endpoint:
     named = [one for one in endpoints if spec.endpoint in (None, one.function.__name__)]
     if len(named) == 1:
         return named[0]
+    mark = type(spec).__name__
     wanted = "no @WebSocketEndpoint" if spec.endpoint is None else f"no @WebSocketEndpoint {spec.endpoint!r}"
     raise ConfigurationError(
-        f"{_name(function)} is @Receive, and its controller has {'several endpoints' if named else wanted}",
-        "name one: @Receive(Message, endpoint='method')" if named else "add it, and write it as its method's name",
+        f"{_name(function)} is @{mark}, and its controller has {'several endpoints' if named else wanted}",
+        f"name one: @{mark}(..., endpoint='method')" if named else "add it, and write it as its method's name",
     )
 
 
@@ -277,23 +312,26 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
     async def served(scope: Scope, receive: Receives, send: Send) -> None:
         socket = served_by(manager, scope, receive, send)
         connection = socket.connection
+        let_in = False
 
         async def handle() -> None:
+            nonlocal let_in
             await admit(manager, connection)
             await door.let_in(connection, manager)
+            let_in = True
             async with unit_of_work(connection.websocket):
                 await app(scope, socket.receive, socket.send)
             if endpoint.dispatch is not None and connection.accepted:
                 await endpoint.dispatch.serve(connection, host)
 
-        requests = RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_work)
-        connection.takes_request = requests.takes
         connection.around = unit_of_work
         try:
-            await socket.run(handle)
+            async with RoomRequests(connection, manager, endpoint.spec.client_rooms, unit_of_work):
+                await socket.run(handle)
         finally:
-            connection.takes_request = None
-            await requests.stop()
+            connected = let_in and connection.accepted and not socket.refused
+            if connected and endpoint.disconnected is not None:
+                await tell_disconnected(MessageWork(connection, host, endpoint.controller), endpoint.disconnected)
 
     return served
 

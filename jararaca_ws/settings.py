@@ -66,6 +66,10 @@ class WebSocketSettings(Settings):
     """How long a full inbound queue waits for a handler that has never read, before the oldest message is discarded.
     Once it has read, nothing is."""
 
+    handler_timeout: Annotated[Duration, Field(gt=timedelta(0))] | None = timedelta(seconds=30)
+    """How long the handling of one message may take, the interceptors around it included, before it is cancelled.
+    None: as long as it likes."""
+
     handler_grace: Duration = timedelta(seconds=10)
     """How long a handler may go on after its client has gone, before it is cancelled."""
 

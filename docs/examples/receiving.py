@@ -5,6 +5,7 @@ from fastapi import Depends, HTTPException
 
 from jararaca_ws import (
     Microservice,
+    OnDisconnect,
     Receive,
     RestController,
     WebSocketConnection,
@@ -25,6 +26,12 @@ class Moved(WebSocketMessage):
 
     square: int
     number: int
+
+
+class Left(WebSocketMessage):
+    MESSAGE_ID = "game.left"
+
+    code: int
 
 
 class Session:
@@ -54,6 +61,10 @@ class GameController:
         moved = Moved(square=message.square, number=len(session.moves))
         await moved.send(game)  # to all, when this message was handled
         return moved  # to the client that asked with a `ref`, or else to this one, as a message
+
+    @OnDisconnect()
+    async def gone(self, game: str, code: int, reason: str) -> None:
+        await Left(code=code).send(game)
 
 
 app = Microservice(controllers=[GameController], interceptors=[WebSocketInterceptor()])

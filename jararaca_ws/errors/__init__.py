@@ -38,6 +38,7 @@
     ├── CallError                     a client was asked, and there is no reply
     │   ├── CallFailed                it answered with an error, or with what is no reply
     │   └── CallTimeout               it did not answer in time
+    ├── HandlerTimeout                a handler took too long for a message of a client
     ├── ConnectionClosed              the socket is gone
     └── IllegalTransition             a step that the state does not allow
 
@@ -52,6 +53,7 @@ from jararaca_ws.errors.application import (
     BrokerUnavailable,
     ConnectionClosed,
     ContextError,
+    HandlerTimeout,
     IllegalTransition,
     MessageError,
     MessageIdUnset,
@@ -115,6 +117,7 @@ __all__ = [
     "DuplicateMessageId",
     "DuplicateRoomPattern",
     "ErrorCategory",
+    "HandlerTimeout",
     "IllegalTransition",
     "InvalidMessage",
     "JararacaError",

@@ -14,6 +14,7 @@ __all__ = [
     "BrokerUnavailable",
     "ConnectionClosed",
     "ContextError",
+    "HandlerTimeout",
     "IllegalTransition",
     "MessageError",
     "MessageIdUnset",
@@ -174,6 +175,22 @@ class NotCarried(MessageError):
 
     def __str__(self) -> str:
         return f"{named(self.room_class)} does not carry {named(self.message_class)}: name it in Room[...]"
+
+
+class HandlerTimeout(JararacaError):
+    """A handler took longer for a message of a client than it may, and was cancelled. Its client may try again."""
+
+    code = "timeout"
+    status = 504
+    retry = True
+
+    def __init__(self, handler: str, seconds: float) -> None:
+        super().__init__(handler, seconds)
+        self.handler = handler
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.handler} took longer than {self.seconds:g} s and was cancelled"
 
 
 class ConnectionClosed(JararacaError):

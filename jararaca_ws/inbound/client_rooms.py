@@ -146,8 +146,12 @@ class RoomRequests:
             self._task = asyncio.create_task(self._run(), name=f"room-requests-{self._connection.id}")
         return True
 
-    async def stop(self) -> None:
+    async def __aenter__(self) -> None:
+        self._connection.takes_request = self.takes
+
+    async def __aexit__(self, *_: object) -> None:
         """The socket is closed: leave no task."""
+        self._connection.takes_request = None
         task = self._task
         if task is not None:
             self._closed(self._connection)

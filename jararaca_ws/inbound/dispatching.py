@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from pydantic import BaseModel, PydanticUserError
 
 from jararaca_ws.errors import ConfigurationError, InvalidMessage
 from jararaca_ws.inbound.message_work import Host, MessageWork
-from jararaca_ws.inbound.receiving import InboundHandler
+from jararaca_ws.inbound.receiving import InboundHandler, check_timeout
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase
 from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.time_limit import TimeLimit
 from jararaca_ws.wire.inbound import Codec, Envelopes, FlatPayloads, NoMessages, flat_reply
 from jararaca_ws.wire.protocol import CloseCode
 
@@ -38,16 +40,19 @@ class DispatchOptions:
         discriminator: the field that says the class, where messages have no envelope.
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         binary: messages, and what goes back, are binary frames.
+        timeout: for one message; None: as the settings say; ``timedelta.max``: as long as it likes.
 
     Raises:
-        ConfigurationError: a ``concurrency`` below 1.
+        ConfigurationError: a ``concurrency`` below 1, or a ``timeout`` that is none.
     """
 
     discriminator: str | None = None
     concurrency: int = 1
     binary: bool = False
+    timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
+        check_timeout(self.timeout)
         if self.concurrency < 1:
             raise ConfigurationError(f"concurrency={self.concurrency!r} cannot be", "give a whole number, at least 1")
 
@@ -89,12 +94,12 @@ class Dispatch:
 
         Cancellation cancels what is being handled.
         """
-        work = MessageWork(connection, host, self._controller, binary=self._options.binary)
-        if self._options.concurrency == 1:
-            while (raw := await self._read(connection)) is not None:
-                await self._handle(raw, work)
+        options = self._options
+        work = MessageWork(connection, host, self._controller, binary=options.binary, timeout=options.timeout)
+        if options.concurrency == 1:
+            await self._handle_in_order(connection, work)
             return
-        free = asyncio.Semaphore(self._options.concurrency)
+        free = asyncio.Semaphore(options.concurrency)
         async with asyncio.TaskGroup() as handling:
             # Before it reads: what cannot be handled yet stays in the queue, whose bound makes the client wait.
             while True:
@@ -102,8 +107,26 @@ class Dispatch:
                 raw = await self._read(connection)
                 if raw is None:
                     return
-                task = handling.create_task(self._handle(raw, work), name=f"websocket-message-{connection.id}")
+                task = handling.create_task(self._handle_beside(raw, work), name=f"websocket-message-{connection.id}")
                 task.add_done_callback(lambda _: free.release())
+
+    async def _handle_in_order(self, connection: WebSocketConnection, work: MessageWork) -> None:
+        # None before the first message: most connections never send one.
+        limit: TimeLimit | None = None
+        try:
+            while (raw := await self._read(connection)) is not None:
+                limit = limit or work.limit()
+                await self._handle(raw, work, limit)
+        finally:
+            if limit is not None:
+                limit.stop()
+
+    async def _handle_beside(self, raw: str | bytes, work: MessageWork) -> None:
+        limit = work.limit()
+        try:
+            await self._handle(raw, work, limit)
+        finally:
+            limit.stop()
 
     async def _read(self, connection: WebSocketConnection) -> str | bytes | None:
         message = await connection.read()
@@ -117,31 +140,33 @@ class Dispatch:
             await connection.close(CloseCode.UNSUPPORTED_DATA, f"{wanted} frames only")
         return raw
 
-    async def _handle(self, raw: str | bytes, work: MessageWork) -> None:
+    async def _handle(self, raw: str | bytes, work: MessageWork, limit: TimeLimit) -> None:
         codec = self._codec
         if codec is None:
-            await self._dispatch(raw, work)
+            await self._dispatch(raw, work, limit)
             return
         try:
             message, ref = codec.decode(raw)
         except InvalidMessage as error:
-            await self._refuse(raw, error, codec, work)
+            await self._refuse(raw, error, codec, work, limit)
             return
         handler = self._handlers[type(message)]
         call = partial(handler.call, work.connection, message, work.host.build)
-        await work.run(handler.function, message, call, codec.reply, ref)
+        await work.run(handler.function, message, call, codec.reply, ref, limit, handler.timeout)
 
-    async def _dispatch(self, raw: str | bytes, work: MessageWork) -> None:
+    async def _dispatch(self, raw: str | bytes, work: MessageWork, limit: TimeLimit) -> None:
         assert self._dispatcher is not None
         handlers = {cls: partial(handler.call, build=work.host.build) for cls, handler in self._handlers.items()}
         call = partial(self._dispatcher, work.connection, handlers, raw)
-        await work.run(self._dispatcher, raw, call, flat_reply, None)
+        await work.run(self._dispatcher, raw, call, flat_reply, None, limit)
 
-    async def _refuse(self, raw: str | bytes, error: InvalidMessage, codec: Codec, work: MessageWork) -> None:
+    async def _refuse(
+        self, raw: str | bytes, error: InvalidMessage, codec: Codec, work: MessageWork, limit: TimeLimit
+    ) -> None:
         ref = codec.ref_of(raw)
         if self._fallback is not None:
             call = partial(self._fallback, work.connection, raw, error)
-            await work.run(self._fallback, raw, call, flat_reply, ref)
+            await work.run(self._fallback, raw, call, flat_reply, ref, limit)
         if self._fallback is None or ref is not None:
             work.connection.refuse(error, ref, is_strike=self._fallback is None)
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from starlette.exceptions import WebSocketException
 
-from jararaca_ws.errors import JararacaError
+from jararaca_ws.errors import HandlerTimeout, JararacaError
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.serving import is_own_end
-from jararaca_ws.wire.close_codes import check_close
+from jararaca_ws.sockets.time_limit import TimeLimit
+from jararaca_ws.wire.close_codes import CloseCode, check_close
 from jararaca_ws.wire.frames import Frame
 
 __all__ = ["Host", "MessageWork"]
+
+_log = logging.getLogger("jararaca_ws")
 
 
 class Host(Protocol):
@@ -32,15 +38,30 @@ class MessageWork:
     Args:
         controller: what the interceptors are told.
         binary: what goes back goes as binary frames.
+        timeout: for one message; None: as the settings of the connection say.
     """
 
-    __slots__ = ("_binary", "_controller", "connection", "host")
+    __slots__ = ("_binary", "_controller", "_timeout", "connection", "host")
 
-    def __init__(self, connection: WebSocketConnection, host: Host, controller: type, *, binary: bool) -> None:
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        host: Host,
+        controller: type,
+        *,
+        binary: bool = False,
+        timeout: timedelta | None = None,
+    ) -> None:
         self.connection = connection
         self.host = host
         self._controller = controller
         self._binary = binary
+        # None in the settings: no limit.
+        self._timeout = timeout or connection.settings.handler_timeout or timedelta.max
+
+    def limit(self) -> TimeLimit:
+        """The time limit of messages that one task handles; who has it calls `TimeLimit.stop` in the end."""
+        return TimeLimit(self._ignored, self.connection.settings.handler_grace.total_seconds())
 
     def unit_of_work(self, handler: Callable[..., Any], message: Any) -> AbstractAsyncContextManager[None]:
         """The interceptors around a handler."""
@@ -58,18 +79,21 @@ class MessageWork:
         call: Callable[[], Awaitable[Any]],
         encode: Callable[[Any, str | None], Frame | None],
         ref: str | None,
+        limit: TimeLimit,
+        timeout: timedelta | None = None,
     ) -> None:
         """Handle a message, and answer it. Raises nothing but cancellation from outside."""
         completed = False
+        timeout = timeout or self._timeout
+        seconds = None if timeout is timedelta.max else timeout.total_seconds()
         try:
-            async with self.unit_of_work(handler, message):
-                # Encoded in the unit of work: a reply that cannot be fails it. It leaves when it has succeeded.
-                reply = encode(await call(), ref)
-                completed = True
+            with limit(seconds):
+                async with self.unit_of_work(handler, message):
+                    # Encoded in the unit of work: a reply that cannot be fails it. It leaves when it has succeeded.
+                    reply = encode(await call(), ref)
+                    completed = True
             if not completed:
-                raise JararacaError(
-                    f"an interceptor swallowed the error of {handler.__qualname__}, so there is no reply"
-                )
+                raise JararacaError(f"an interceptor swallowed the error of {_name(handler)}, so there is no reply")
             if reply is not None:
                 as_bytes = self._binary and not self.connection.form.is_packed  # which makes binary frames of it anyway
                 await self.connection.reply(Frame(reply.data, binary=True) if as_bytes else reply)
@@ -79,6 +103,8 @@ class MessageWork:
                 raise
             self._failed(error, ref)  # something that it awaited was cancelled; nobody cancelled the handler
         except Exception as error:
+            if seconds is not None and limit.expired and isinstance(error, TimeoutError):
+                error = HandlerTimeout(_name(handler), seconds)
             self._failed(error, ref)
 
     # --- errors -------------------------------------------------------------------------------------------------------
@@ -96,3 +122,17 @@ class MessageWork:
                 self.connection.begin_close(error.code, error.reason)
                 return
         self.connection.refuse(error, ref)
+
+    def _ignored(self) -> None:
+        """A handler goes on although it was cancelled: nobody can end it, but its client need not wait for it."""
+        error_id = uuid.uuid4().hex
+        _log.error(
+            "connection %s is closed: a handler took too long and goes on after it was cancelled (error %s)",
+            self.connection.id,
+            error_id,
+        )
+        self.connection.begin_close(CloseCode.INTERNAL_ERROR, f"error {error_id}")
+
+
+def _name(handler: Callable[..., Any]) -> str:
+    return getattr(handler, "__qualname__", repr(handler))

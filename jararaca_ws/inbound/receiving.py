@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -24,16 +25,18 @@ __all__ = [
     "InboundHandler",
     "Receive",
     "carried_by",
-    "check_authorize",
     "check_async",
+    "check_authorize",
     "check_received",
     "check_takes",
+    "check_timeout",
     "handler_of",
-    "receivers_of",
+    "marked",
     "sends_of",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
+_Mark = TypeVar("_Mark")
 
 Authorize = Callable[[WebSocketConnection, Any], Awaitable[bool]]
 """Takes the connection and the message; whether the client may send it."""
@@ -61,6 +64,7 @@ class Receive:
             False refuses the message with ``permission_denied``.
         sends: for the OpenAPI document only: what the client may be sent on account of this message, beside the reply.
             Messages, other pydantic models, or classes of rooms for all that they carry.
+        timeout: how long one message may take; None: as the endpoint says; ``timedelta.max``: as long as it likes.
 
     Raises:
         ConfigurationError: at once, for what cannot be received, and for a function that is not ``async def``.
@@ -74,11 +78,14 @@ class Receive:
         dependencies: Sequence[params.Depends] = (),
         authorize: Authorize | None = None,
         sends: Sequence[type[BaseModel]] = (),
+        timeout: timedelta | None = None,
     ) -> None:
         check_received(message_type)
         check_authorize(authorize)
+        check_timeout(timeout)
         self.authorize = authorize
         self.message_type = message_type
+        self.timeout = timeout
         self.endpoint = endpoint
         self.dependencies = dependencies
         self.sends = sends_of(sends)
@@ -100,6 +107,8 @@ class InboundHandler:
         authorize: None where every client may send it.
         returns: its annotation; `inspect.Signature.empty` where it has none.
         sends: what it says that it sends, for documents.
+        timeout: None: as the endpoint says.
+        told: what it is told beside, by these names.
     """
 
     function: Callable[..., Awaitable[Any]]
@@ -112,9 +121,15 @@ class InboundHandler:
     returns: Any
     sends: tuple[type[BaseModel], ...]
     authorize: Authorize | None = None
+    timeout: timedelta | None = None
+    told: tuple[str, ...] = ()
 
     async def call(
-        self, connection: WebSocketConnection, message: Any, build: Callable[[type], Any] | None = None
+        self,
+        connection: WebSocketConnection,
+        message: Any,
+        build: Callable[[type], Any] | None = None,
+        told: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call it, on a new controller where it is a method; returns what it does."""
         if self.authorize is not None and not await self.authorize(connection, message):
@@ -127,6 +142,8 @@ class InboundHandler:
             known[name] = connection
         for name in self.sockets:
             known[name] = connection.websocket
+        if told is not None:
+            known.update({name: told[name] for name in self.told})
         if self.dependencies is None:
             return await target(**known)
         return await self.dependencies.call(target, connection.websocket, known)
@@ -141,6 +158,8 @@ def handler_of(
     path: str = "/",
     authorize: Authorize | None = None,
     sends: tuple[type[BaseModel], ...] = (),
+    timeout: timedelta | None = None,
+    told: Sequence[str] = (),
 ) -> InboundHandler:
     """A function, and what it asks for.
 
@@ -153,7 +172,9 @@ def handler_of(
     messages = [one for one in parameters if message_type is not None and _is_class(one.annotation, message_type)]
     connections = [one for one in parameters if one.annotation is WebSocketConnection]
     sockets = [one for one in parameters if one.annotation is WebSocket]
-    rest = [one for one in parameters if one not in messages and one not in connections and one not in sockets]
+    beside = [one for one in parameters if one.name in told]
+    given = [*messages, *connections, *sockets, *beside]
+    rest = [one for one in parameters if one not in given]
     where = f"{function.__module__}.{function.__qualname__}"
     _check_kinds(where, parameters)
     return InboundHandler(
@@ -167,16 +188,18 @@ def handler_of(
         authorize=authorize,
         returns=returns,
         sends=sends,
+        timeout=timeout,
+        told=tuple(one.name for one in beside),
     )
 
 
-def receivers_of(controller: type) -> list[tuple[Callable[..., Awaitable[Any]], Receive]]:
-    """The ``@Receive`` methods of a controller, inherited ones included."""
+def marked(controller: type, mark: str, kind: type[_Mark]) -> list[tuple[Callable[..., Awaitable[Any]], _Mark]]:
+    """The methods of a controller that have such a mark, inherited ones included."""
     found = []
     for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
         function = inspect.getattr_static(controller, name)
-        spec = getattr(function, RECEIVE_MARK, None)
-        if isinstance(spec, Receive):
+        spec = getattr(function, mark, None)
+        if isinstance(spec, kind):
             found.append((function, spec))
     return found
 
@@ -214,6 +237,12 @@ def carried_by(room: type[Room[Any]]) -> list[type[WebSocketMessageBase]]:
     return [
         cls for cls in room.__carries__ if issubclass(cls, WebSocketMessageBase) and cls.MESSAGE_ID != UNSET_MESSAGE_ID
     ]
+
+
+def check_timeout(timeout: Any) -> None:
+    """Refuse what can be no time limit."""
+    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+        raise ConfigurationError(f"timeout={timeout!r} cannot be", "give a timedelta above zero")
 
 
 def check_async(function: Callable[..., Any], what: str) -> None:

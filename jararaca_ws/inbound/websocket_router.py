@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +16,8 @@ from jararaca_ws.auth.access import INHERITED, Access, AllowedOrigins, Authentic
 from jararaca_ws.auth.door import Door
 from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
+from jararaca_ws.inbound.disconnecting import disconnect_handler_of, tell_disconnected
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
 from jararaca_ws.inbound.documented import Documented
 from jararaca_ws.inbound.message_dependencies import close_dependencies
@@ -28,24 +30,24 @@ from jararaca_ws.inbound.receiving import (
     check_authorize,
     check_received,
     check_takes,
+    check_timeout,
     handler_of,
     sends_of,
 )
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
+from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.typed_rooms import Room
 from jararaca_ws.wire.protocol import CloseCode
 
 __all__ = ["RUNTIME_KEY", "WebSocketRouter", "interceptor_of", "runtime_of"]
-
-_log = logging.getLogger("jararaca_ws")
 
 RUNTIME_KEY = "jararaca_ws.runtime"
 """Where the ASGI scope may hold the `Runtime`; else it is found in the state of the application."""
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
-_OnDisconnect = TypeVar("_OnDisconnect", bound=Callable[[WebSocketConnection, int, str], Awaitable[Any]])
 _OnFallback = TypeVar("_OnFallback", bound=Fallback)
 
 
@@ -80,14 +82,17 @@ class WebSocketRouter(APIRouter):
             it wants: ``await handlers[ChatPosted](connection, message)``. What it returns goes back.
         concurrency: how many messages of one client are handled at once; 1 keeps their order.
         binary: what clients send, and what handlers return, are binary frames.
+        timeout: how long a handler may take for one message; None: as ``handler_timeout`` of the settings says, 30 s;
+            ``timedelta.max``: as long as it likes.
+        client_rooms, client_sends: what clients may do with rooms by themselves: see `WebSocketEndpoint`.
         authenticate, token_from, allowed_origins: who may connect: see `WebSocketEndpoint`.
         sends: for the OpenAPI document only: what clients may be sent. Messages, other pydantic models, or classes of
             rooms for all that they carry.
         router_options: what else an ``APIRouter`` takes (``prefix=``, ``dependencies=``, ``include_in_schema=``, ...).
 
     Raises:
-        ConfigurationError: a ``concurrency`` below 1; both a ``discriminator`` and a ``dispatcher``; a path without its
-            slash; a second hook of one kind, later.
+        ConfigurationError: a ``concurrency`` below 1; a ``timeout`` that is none; both a ``discriminator`` and a
+            ``dispatcher``; rooms and messages that are none; a path without its slash; later, a second hook.
     """
 
     def __init__(
@@ -99,6 +104,9 @@ class WebSocketRouter(APIRouter):
         dispatcher: Dispatcher | None = None,
         concurrency: int = 1,
         binary: bool = False,
+        timeout: timedelta | None = None,
+        client_rooms: Sequence[type[Room[Any]]] = (),
+        client_sends: Sequence[type[WebSocketMessage]] = (),
         authenticate: Authenticate | Inherited | None = INHERITED,
         token_from: Sequence[TokenSource] | None = None,
         allowed_origins: AllowedOrigins | None = None,
@@ -112,7 +120,10 @@ class WebSocketRouter(APIRouter):
             raise ConfigurationError(f"the path of a WebSocketRouter is {path!r}", "begin it with a slash")
         self._path = path
         self._name = name
-        self._options = DispatchOptions(discriminator=discriminator, concurrency=concurrency, binary=binary)
+        self._options = DispatchOptions(
+            discriminator=discriminator, concurrency=concurrency, binary=binary, timeout=timeout
+        )
+        self._client_rooms = ClientRooms.of(client_rooms, client_sends)
         self._dispatcher = dispatcher
         self._handlers: list[InboundHandler] = []
         self._documented = Documented(
@@ -120,9 +131,10 @@ class WebSocketRouter(APIRouter):
             options=self._options,
             dispatched=dispatcher is not None,
             sends=sends_of(sends),
+            client_rooms=self._client_rooms,
         )
         self._connecting: InboundHandler | None = None
-        self._disconnected: Callable[[WebSocketConnection, int, str], Awaitable[Any]] | None = None
+        self._disconnected: InboundHandler | None = None
         self._fallback: Fallback | None = None
         # None until it is needed, and again when a handler was added.
         self._dispatch: Dispatch | None = None
@@ -143,6 +155,7 @@ class WebSocketRouter(APIRouter):
         dependencies: Sequence[params.Depends] = (),
         authorize: Authorize | None = None,
         sends: Sequence[type[BaseModel]] = (),
+        timeout: timedelta | None = None,
     ) -> Callable[[_F], _F]:
         """Handle the messages of one class: see `Receive`.
 
@@ -151,13 +164,15 @@ class WebSocketRouter(APIRouter):
         """
         check_received(message_type)
         check_authorize(authorize)
+        check_timeout(timeout)
         sent = sends_of(sends)
 
         def mark(function: _F) -> _F:
             check_async(function, "a message handler")
-            self._handlers.append(
-                handler_of(function, message_type, dependencies=dependencies, authorize=authorize, sends=sent)
+            handler = handler_of(
+                function, message_type, dependencies=dependencies, authorize=authorize, sends=sent, timeout=timeout
             )
+            self._handlers.append(handler)
             self._serve()
             return function
 
@@ -176,16 +191,14 @@ class WebSocketRouter(APIRouter):
         self._serve()
         return function
 
-    def on_disconnect(self, function: _OnDisconnect) -> _OnDisconnect:
-        """Call a function with the connection, the close code and the reason, when a client that connected has gone.
+    def on_disconnect(self, function: _F) -> _F:
+        """Call a function when a client that was connected has gone: see `OnDisconnect`.
 
-        Once for each client, whoever has closed. It has left its rooms. What the function sends leaves at once; it is
-        cancelled after ``handler_grace``.
+        It has the parameters of a message handler, and ``code: int`` and ``reason: str`` in place of a message.
         """
         check_async(function, "on_disconnect")
-        check_takes(function, "on_disconnect", "the connection, the code and the reason")
         _check_only("on_disconnect", self._disconnected)
-        self._disconnected = function
+        self._disconnected = disconnect_handler_of(function)
         self._serve()
         return function
 
@@ -294,22 +307,27 @@ class WebSocketRouter(APIRouter):
     ) -> None:
         manager = interceptor.manager
         await self._door(interceptor).let_in(connection, manager)
-        work = MessageWork(connection, runtime, type(self), binary=False)
-        connection.around = partial(self._around, work)
-        await self._connect(work, manager)
-        await close_dependencies(websocket)
-        try:
-            await self._built().serve(connection, runtime)
-            await connection.closed.wait()
-        except asyncio.CancelledError:
-            connection.begin_close(CloseCode.SERVICE_RESTART, "")
-            raise
-        finally:
-            await self._tell_disconnected(work)
+        work = MessageWork(connection, runtime, type(self))
+        connection.around = around = partial(self._around, work)
+        # Before the client is accepted: what it sends then is read at once.
+        async with RoomRequests(connection, manager, self._client_rooms, around):
+            await self._connect(work, manager)
+            try:
+                await close_dependencies(websocket)
+                await self._built().serve(connection, runtime)
+                await connection.closed.wait()
+            except asyncio.CancelledError:
+                connection.begin_close(CloseCode.SERVICE_RESTART, "")
+                raise
+            finally:
+                if self._disconnected is not None:
+                    await tell_disconnected(work, self._disconnected)
 
-    def _around(self, work: MessageWork, websocket: WebSocket) -> AbstractAsyncContextManager[None]:
+    def _around(
+        self, work: MessageWork, websocket: WebSocket, message: BaseModel | None = None
+    ) -> AbstractAsyncContextManager[None]:
         hook = self._connecting
-        return work.unit_of_work(hook.function if hook else self._serve_websocket, None)
+        return work.unit_of_work(hook.function if hook else self._serve_websocket, message)
 
     async def _connect(self, work: MessageWork, manager: WebSocketConnectionManager) -> None:
         connection, hook = work.connection, self._connecting
@@ -318,19 +336,6 @@ class WebSocketRouter(APIRouter):
             if hook is not None:
                 await hook.call(connection, None)
             await connection.accept()
-
-    async def _tell_disconnected(self, work: MessageWork) -> None:
-        hook, connection = self._disconnected, work.connection
-        if hook is None:
-            return
-        # Where we are cancelled it is on its way.
-        code = CloseCode.NORMAL if connection.close_code is None else connection.close_code
-        try:
-            async with asyncio.timeout(connection.settings.handler_grace.total_seconds()):
-                async with work.unit_of_work(hook, None):
-                    await hook(connection, code, connection.close_reason)
-        except Exception:
-            _log.exception("connection %s: on_disconnect failed", connection.id)
 
 
 def _check_only(hook: str, before: Any) -> None:

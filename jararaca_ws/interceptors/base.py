@@ -18,6 +18,7 @@ __all__ = [
     "AppInterceptor",
     "AppInterceptorWithLifecycle",
     "AppTransactionContext",
+    "DISCONNECT_MARK",
     "ENDPOINT_MARK",
     "HANDLER_MARK",
     "HttpTransactionData",
@@ -37,6 +38,7 @@ __all__ = [
 ENDPOINT_MARK = "__jararaca_ws_endpoint__"
 HANDLER_MARK = "__jararaca_ws_message_handler__"
 RECEIVE_MARK = "__jararaca_ws_receive__"
+DISCONNECT_MARK = "__jararaca_ws_disconnect__"
 SERVED_BY = {
     ENDPOINT_MARK: ("a @WebSocketEndpoint", "WebSocketInterceptor"),
     HANDLER_MARK: ("a @MessageHandler", "MessageBusInterceptor"),

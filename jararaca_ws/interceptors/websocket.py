@@ -30,7 +30,7 @@ from jararaca_ws.interceptors.base import (
 )
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
-from jararaca_ws.microservice.config import Microservice
+from jararaca_ws.microservice.config import DEFAULT_NAME, Microservice
 from jararaca_ws.microservice.controllers import controller_path, join_paths, rest_controller
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
 from jararaca_ws.presence import PresenceSettings
@@ -132,7 +132,7 @@ class WebSocketInterceptor:
             )
         if not isinstance(interceptors, Iterable):
             raise ConfigurationError(f"interceptors={interceptors!r} is not a list", "write interceptors=[...]")
-        microservice = Microservice(name=app.title, interceptors=[self, *interceptors])
+        microservice = Microservice(name=app.title or DEFAULT_NAME, interceptors=[self, *interceptors])
         install(app, self.manager, MicroserviceRuntime(microservice))
 
     def health(self) -> Sequence[Health]:

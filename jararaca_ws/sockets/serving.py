@@ -55,6 +55,7 @@ class ServedWebSocket:
 
     Attributes:
         connection: what handlers and the manager see of it.
+        refused: whether it was accepted only to be closed: a browser's script learns nothing of a refused handshake.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class ServedWebSocket:
         "_send",
         "_writer",
         "connection",
+        "refused",
     )
 
     def __init__(
@@ -81,6 +83,7 @@ class ServedWebSocket:
         self.connection.websocket = WebSocket(scope, self.receive, self.send)
         self.connection.on_closing = self._abandon_handshake
         self.connection.on_closed(self._limit_handler)
+        self.refused = False
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -231,11 +234,17 @@ class ServedWebSocket:
         code, reason = message.get("code", CloseCode.NORMAL), message.get("reason")
         # FastAPI gives a list of what is wrong with the parameters, the client's input included.
         reason = reason if isinstance(reason, str) else ""
-        if self.connection.state is ConnectionState.CONNECTING:
+        if self.connection.state is not ConnectionState.CONNECTING:
+            await self.connection.close(code, reason)
+        elif 4000 <= code <= 4999:
+            check_close(code, reason)
+            async with self._handshake:  # so that this close does not count as one from outside
+                self.connection.begin_close(code, reason)
+                await self._accept_to_close()
+            await self.connection.closed.wait()
+        else:
             await self._say({"type": "websocket.close", "code": code, "reason": reason})
             self.connection.finish(code, reason)
-        else:
-            await self.connection.close(code, reason)
 
     # --- the handshake ------------------------------------------------------------------------------------------------
 
@@ -277,14 +286,17 @@ class ServedWebSocket:
             end = _End(connection.close_code or end.code, connection.close_reason)
         try:
             if end.code >= 4000 and not (end.by_http and self._can_refuse_by_http):
-                # A browser learns nothing from a refused handshake, so it would try again for ever: accept it, and the
-                # writer closes it with what there is to say.
-                await self._say_accept({"type": "websocket.accept"})
+                await self._accept_to_close()
                 return
             await self._refuse(end)
         except (OSError, ConnectionClosed):
             _log.debug("connection %s has gone before it could be refused", connection.id)
         connection.finish(end.code, end.reason)
+
+    async def _accept_to_close(self) -> None:
+        """A browser learns nothing from a refused handshake, so it would try again for ever: the writer tells it."""
+        self.refused = True
+        await self._say_accept({"type": "websocket.accept"})
 
     async def _refuse(self, end: _End) -> None:
         if (end.status != 403 or end.headers) and self._can_refuse_by_http:

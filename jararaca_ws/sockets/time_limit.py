@@ -22,9 +22,12 @@ class TimeLimit:
 
     Args:
         ignored: called once, ``grace_s`` after a piece was cancelled, where it goes on all the same.
+
+    Attributes:
+        expired: whether the last piece was cancelled.
     """
 
-    __slots__ = ("_cancelling", "_due_s", "_expired", "_grace_s", "_ignored", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancelling", "_due_s", "_grace_s", "_ignored", "_seconds", "_task", "_timer", "expired")
 
     def __init__(self, ignored: Callable[[], None] | None = None, grace_s: float = 0.0) -> None:
         self._ignored = ignored
@@ -32,7 +35,7 @@ class TimeLimit:
         self._seconds: float | None = None
         # None while nothing with a limit is at work.
         self._due_s: float | None = None
-        self._expired = False
+        self.expired = False
         self._cancelling = 0
         self._task: asyncio.Task[object] | None = None
         # None unless it is armed.
@@ -44,6 +47,7 @@ class TimeLimit:
         return self
 
     def __enter__(self) -> None:
+        self.expired = False
         if self._seconds is not None:
             self._task = task = asyncio.current_task()
             assert task is not None
@@ -52,8 +56,7 @@ class TimeLimit:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._due_s = None
-        if self._expired:
-            self._expired = False
+        if self.expired:
             assert self._task is not None
             # More than before: somebody else has cancelled the task as well, and that goes on.
             if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
@@ -62,7 +65,7 @@ class TimeLimit:
     @property
     def running(self) -> bool:
         """Whether a piece is at work that has not been cancelled yet."""
-        return self._due_s is not None and not self._expired
+        return self._due_s is not None and not self.expired
 
     def end_in(self, seconds: float) -> None:
         """Give the piece that is at work so many seconds from now."""
@@ -86,11 +89,11 @@ class TimeLimit:
         loop = asyncio.get_running_loop()
         if loop.time() < self._due_s:
             self._timer = loop.call_at(self._due_s, self._fire)
-        elif self._expired:
+        elif self.expired:
             if self._ignored is not None:
                 self._ignored()
         else:
-            self._expired = True
+            self.expired = True
             assert self._task is not None
             self._task.cancel()
             if self._ignored is not None:

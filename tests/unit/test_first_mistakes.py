@@ -90,7 +90,6 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: hooked_twice("on_connect"), "an on_connect already"),
     (lambda: hooked_twice("on_disconnect"), "an on_disconnect already"),
     (lambda: hooked_twice("on_fallback"), "an on_fallback already"),
-    (lambda: told_too_little("on_disconnect"), "take three: the connection, the code and the reason"),
     (lambda: told_too_little("on_fallback"), "take three: the connection, what came and the error"),
 ]
 

@@ -20,6 +20,7 @@ from jararaca_ws import (
     WebSocketEndpoint,
     WebSocketInterceptor,
     WebSocketMessage,
+    WebSocketRouter,
     WebSocketSettings,
     recoverable,
     use_ws_manager,
@@ -427,3 +428,31 @@ class Abstract(WebSocketMessage): ...
 def test_what_is_no_room_and_no_message_is_refused_at_once(options: Any):
     with pytest.raises(ConfigurationError, match="client_"):
         WebSocketEndpoint("/ws", **options)
+
+
+async def test_a_router_lets_its_clients_do_as_much_from_their_first_frame_on():
+    router = WebSocketRouter("/router", client_rooms=[ChatRoom], client_sends=[Typing])
+
+    @router.receive(Posted)
+    async def posted() -> str:
+        return "handled"
+
+    async with running() as app:
+        app.asgi.include_router(router)
+        async with connect(app.asgi, "/router") as one, connect(app.asgi, "/router", subprotocols=V1) as other:
+            for socket in (one, other):  # at once: what is sent with the handshake is not taken for a message
+                assert (await ask(socket, "join", {"rooms": ["chat-7"]}))["MESSAGE_ID"] == "jararaca.joined"
+            typing = {"MESSAGE_ID": Typing.MESSAGE_ID, "message": {"who": "me"}}
+            await ask(one, "send", {"room": "chat-7", **typing})
+            assert (await other.receive_json())["message"] == {"who": "me"}
+            await one.receive_json()
+            await one.send_text(json.dumps({"MESSAGE_ID": Posted.MESSAGE_ID, "message": {}, "ref": "2"}))
+            assert (await one.receive_json())["message"] == "handled"
+            assert await refused(other, "join", {"rooms": ["other-1"]}) == "permission_denied"
+
+
+def test_a_router_refuses_what_are_no_rooms_and_messages():
+    with pytest.raises(ConfigurationError, match="client_rooms"):
+        WebSocketRouter(client_rooms=[Typing])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match="without client_rooms"):
+        WebSocketRouter(client_sends=[Typing])
