@@ -13,6 +13,7 @@ from jararaca_ws.microservice.container import is_container, is_provider
 
 if TYPE_CHECKING:
     from dependency_injector import containers, providers
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["DEFAULT_NAME", "Microservice"]
 
@@ -46,6 +47,16 @@ class Microservice:
                 "write controllers=[...], interceptors=[...] and so on",
             )
         return object.__new__(cls)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse to start under an ASGI server, to which a `Microservice` looks like an application."""
+        mistaken = ConfigurationError(
+            "a Microservice is no ASGI application",
+            "serve it with `jararaca-ws serve`, or give the server what create_http_server makes of it",
+        )
+        if scope["type"] != "lifespan":
+            raise mistaken
+        await send({"type": "lifespan.startup.failed", "message": str(mistaken)})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "controllers", _each("controllers", self.controllers, _check_controller))

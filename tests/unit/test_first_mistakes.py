@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -25,6 +26,7 @@ from jararaca_ws import (
     WebSocketRequest,
     WebSocketRouter,
 )
+from jararaca_ws.testing import lifespan
 
 
 class Asked(WebSocketRequest[int]):
@@ -104,3 +106,12 @@ async def test_a_call_whose_timeout_is_a_number_asks_nobody():
     async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()) as manager:
         with pytest.raises(ConfigurationError, match="timeout=1 is not a timedelta"):
             await manager.call_user("ana", Asked(), timeout=1)  # type: ignore[arg-type]
+
+
+async def test_a_microservice_that_is_given_to_a_server_does_not_start():
+    with pytest.raises(RuntimeError, match="no ASGI application: serve it with `jararaca-ws serve`"):
+        async with lifespan(Microservice()):
+            pass
+    with pytest.raises(ConfigurationError, match="no ASGI application"):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(Microservice()), base_url="http://test") as client:
+            await client.get("/")
