@@ -16,15 +16,7 @@ from jararaca_ws.backends.base import (
     GapReportingBackend,
     HistoryBackend,
     KeepingBackend,
-    LimitingBackend,
-    LimitStore,
-    PresenceBackend,
-    PresenceChange,
-    PresenceEntry,
-    PresenceMember,
-    PresenceStore,
     Publication,
-    RateLimitingBackend,
     Replay,
     Retention,
     SendFunc,
@@ -33,7 +25,9 @@ from jararaca_ws.backends.base import (
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
+from jararaca_ws.backends.limits import LimitingBackend, LimitStore, RateLimitingBackend
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
+from jararaca_ws.backends.presence import PresenceBackend, PresenceChange, PresenceEntry, PresenceMember, PresenceStore
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.context import (
     MessagePublisher,

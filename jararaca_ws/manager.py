@@ -17,13 +17,12 @@ from jararaca_ws.backends.base import (
     CountingBackend,
     GapReportingBackend,
     HistoryBackend,
-    PresenceEntry,
-    PresenceStore,
     StartableBackend,
     StreamPosition,
     SubscribingBackend,
     WebSocketConnectionBackend,
 )
+from jararaca_ws.backends.presence import PresenceEntry, PresenceStore
 from jararaca_ws.bookkeeping import Bookkeeping
 from jararaca_ws.calling import RemoteCalls
 from jararaca_ws.configuring import EffectiveSetting, HasSettings, warn_of_unknown_variables

@@ -1,16 +1,15 @@
 """What a backend is: four methods that every backend has, and small protocols for what some can do beyond.
 
 A backend carries frames between instances. It never sees a socket: delivery to the connections of an instance
-belongs to the manager. The small protocols are looked for once, at start-up.
+belongs to the manager. The small protocols are looked for once, at start-up; those for presence and for limits stand in
+modules of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
-
-from jararaca_ws.limits.rates import Rate
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "BatchingBackend",
@@ -22,15 +21,7 @@ __all__ = [
     "GapReportingBackend",
     "HistoryBackend",
     "KeepingBackend",
-    "LimitStore",
-    "LimitingBackend",
-    "PresenceBackend",
-    "PresenceChange",
-    "PresenceEntry",
-    "PresenceMember",
-    "PresenceStore",
     "Publication",
-    "RateLimitingBackend",
     "Replay",
     "Retention",
     "SendFunc",
@@ -275,105 +266,6 @@ class HistoryBackend(Protocol):
         ...
 
 
-class PresenceEntry(NamedTuple):
-    """One connection that is in a room, on whichever instance.
-
-    Attributes:
-        user_id: None where it has not identified itself.
-        metadata: what its application has set.
-    """
-
-    connection_id: str
-    instance_id: str
-    user_id: str | None
-    metadata: dict[str, Any]
-
-    @property
-    def identity(self) -> str:
-        """Who it is: all connections of a user are one, and each anonymous connection is one of its own."""
-        return f"connection:{self.connection_id}" if self.user_id is None else f"user:{self.user_id}"
-
-
-class PresenceMember(NamedTuple):
-    """A connection as a presence store keeps it.
-
-    Attributes:
-        at_ms: when it was last written, by the clock that all instances share.
-        left_ms: None while it is in the room, and then for how long it has not been.
-    """
-
-    entry: PresenceEntry
-    at_ms: int
-    left_ms: int | None
-
-
-class PresenceChange(NamedTuple):
-    """What a presence store is to write of one connection of its instance.
-
-    Attributes:
-        kind: ``here``: it is in the room, as the rest says. ``left``: it is not, and is remembered for the grace
-            period, as the rest says. ``gone``: nothing of it is kept; the rest has no meaning.
-    """
-
-    kind: Literal["here", "left", "gone"]
-    room: str
-    connection_id: str
-    user_id: str | None
-    metadata: dict[str, Any]
-
-
-class PresenceStore(Protocol):
-    """Who is in which room, as one instance writes it and as all read it.
-
-    An instance is alive for the TTL after its last sign of life. What a dead one has written counts for nothing and
-    goes by and by. Every method raises `BackendUnavailable` where it could not be done, or nobody knows; doing it
-    again is no harm. All but `register` and `retire` raise `PresenceLost` when this instance is not alive any more.
-    """
-
-    async def register(self) -> None:
-        """Begin, or begin anew with nothing written: what was written before is a dead instance's."""
-        ...
-
-    async def beat(self, rooms: Collection[str]) -> None:
-        """A sign of life, and for the rooms too, which are those with a ``here`` of this instance."""
-        ...
-
-    async def write(self, changes: Sequence[PresenceChange]) -> None: ...
-
-    async def read(self, rooms: Sequence[str]) -> list[list[PresenceMember]]:
-        """For each of the rooms who is in it on live instances, and who left within the grace period."""
-        ...
-
-    async def retire(self) -> None:
-        """The instance ends. What it has marked as left stays for the grace period; nothing else does."""
-        ...
-
-
-@runtime_checkable
-class PresenceBackend(Protocol):
-    """A backend that keeps who is in which room, for all instances."""
-
-    def presence_store(self, instance_id: str, *, ttl_ms: int, grace_ms: int) -> PresenceStore:
-        """Made once by each instance. It is used between the backend's start and its shutdown."""
-        ...
-
-
-@runtime_checkable
-class RateLimitingBackend(Protocol):
-    """A backend that keeps token buckets, for all instances."""
-
-    async def take_token(self, key: str, rate: Rate) -> float:
-        """Take a token from the bucket of this name, in one round trip.
-
-        Returns 0.0. Where there is none: in how many seconds there is one; nothing was taken then. A bucket always
-        has one rate. Cancellation leaves open whether one was taken.
-
-        Raises:
-            BackendUnavailable: nobody knows.
-        """
-        ...
-
-
 @runtime_checkable
 class KeepingBackend(Protocol):
     """A backend that keeps small values for a while, for all instances: what was revoked, and tickets.
@@ -394,47 +286,4 @@ class KeepingBackend(Protocol):
 
     async def take(self, key: str) -> bytes | None:
         """The value, which is gone then: of several that ask at the same time one gets it, or, at worst, none."""
-        ...
-
-
-class LimitStore(Protocol):
-    """What the instances hold of what there may only be so many of, as one instance says it and as all of them claim.
-
-    An instance is alive for the TTL after its last call. What a dead one has held is free.
-    """
-
-    async def claim(
-        self, held: Mapping[str, int], claims: Sequence[Mapping[str, int]], *, anew: bool
-    ) -> list[str | None] | None:
-        """Say what this instance holds, and claim one more of some, in one step that no other instance's is within.
-
-        Each claim names what it wants one of, with how many there may be of that in all. It is granted where all live
-        instances together hold fewer, of all that it names; then this instance holds one more of each. Claims are
-        looked at in their order. Twice is no harm: it says how much is held, not what has changed.
-
-        Args:
-            held: how many of each name; all that there are where ``anew``, otherwise those that have changed.
-            claims: none, for a sign of life.
-            anew: what was said before holds no more.
-
-        Returns:
-            For each claim None, or the name of which there are as many as there may be. In place of the list None, and
-            nothing was done, where this instance is dead and does not begin ``anew``.
-
-        Raises:
-            BackendUnavailable: nobody knows what was done; the next call begins anew.
-        """
-        ...
-
-    async def retire(self) -> None:
-        """The instance ends: what it holds is free."""
-        ...
-
-
-@runtime_checkable
-class LimitingBackend(Protocol):
-    """A backend that knows what all instances hold together."""
-
-    def limit_store(self, instance_id: str, *, ttl_ms: int) -> LimitStore:
-        """Made once by each instance. It is used between the backend's start and its shutdown."""
         ...

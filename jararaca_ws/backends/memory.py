@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from jararaca_ws.backends.base import (
-    BroadcastFunc,
-    EntryFunc,
-    LimitStore,
-    PresenceStore,
-    Publication,
-    Replay,
-    SendFunc,
-    StreamPosition,
-)
+from jararaca_ws.backends.base import BroadcastFunc, EntryFunc, Publication, Replay, SendFunc, StreamPosition
+from jararaca_ws.backends.limits import LimitStore
 from jararaca_ws.backends.memory_history import MemoryHistories, SentIds
 from jararaca_ws.backends.memory_limits import MemoryLimits
 from jararaca_ws.backends.memory_presence import MemoryPresence
 from jararaca_ws.backends.memory_values import MemoryValues
+from jararaca_ws.backends.presence import PresenceStore
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.limits.rates import Buckets, Rate
 

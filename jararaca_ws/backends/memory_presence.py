@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from jararaca_ws.backends.base import PresenceChange, PresenceEntry, PresenceMember
+from jararaca_ws.backends.presence import PresenceChange, PresenceEntry, PresenceMember
 from jararaca_ws.errors import PresenceLost
 
 __all__ = ["MemoryPresence", "MemoryPresenceStore"]

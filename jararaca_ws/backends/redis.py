@@ -14,17 +14,9 @@ import redis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from jararaca_ws.backends.base import (
-    BroadcastFunc,
-    EntryFunc,
-    GapFunc,
-    LimitStore,
-    PresenceStore,
-    Publication,
-    Replay,
-    SendFunc,
-    StreamPosition,
-)
+from jararaca_ws.backends.base import BroadcastFunc, EntryFunc, GapFunc, Publication, Replay, SendFunc, StreamPosition
+from jararaca_ws.backends.limits import LimitStore
+from jararaca_ws.backends.presence import PresenceStore
 from jararaca_ws.backends.redis_cluster import ClusterPipeline, ClusterSubscriber, ShardedChannels
 from jararaca_ws.backends.redis_history import RedisHistory
 from jararaca_ws.backends.redis_keys import DEFAULT_PREFIX, Channels, Keys

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from jararaca_ws.backends.base import PresenceChange, PresenceEntry, PresenceMember
+from jararaca_ws.backends.presence import PresenceChange, PresenceEntry, PresenceMember
 from jararaca_ws.backends.redis_keys import Keys
 from jararaca_ws.backends.redis_scripts import ALIVE, Call, Command
 from jararaca_ws.errors import PresenceLost

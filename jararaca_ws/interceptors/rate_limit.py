@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from jararaca_ws.backends.base import RateLimitingBackend
+from jararaca_ws.backends.limits import RateLimitingBackend
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, RateLimited
 from jararaca_ws.interceptors.base import (
     AppTransactionContext,

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from starlette.exceptions import HTTPException
 
-from jararaca_ws.backends.base import LimitingBackend, WebSocketConnectionBackend
+from jararaca_ws.backends.base import WebSocketConnectionBackend
+from jararaca_ws.backends.limits import LimitingBackend
 from jararaca_ws.errors import ConfigurationError, LimitReached
 from jararaca_ws.limits.addresses import address_of
 from jararaca_ws.limits.claims import Claims

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from jararaca_ws.backends.base import LimitStore
+from jararaca_ws.backends.limits import LimitStore
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.supervision import Supervised
 

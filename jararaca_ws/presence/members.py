@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 
-from jararaca_ws.backends.base import PresenceChange
+from jararaca_ws.backends.presence import PresenceChange
 from jararaca_ws.rooms import RoomRegistry, is_internal
 from jararaca_ws.sockets.connection import WebSocketConnection
 

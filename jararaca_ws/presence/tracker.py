@@ -8,13 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from jararaca_ws.backends.base import (
-    PresenceBackend,
-    PresenceEntry,
-    PresenceMember,
-    PresenceStore,
-    WebSocketConnectionBackend,
-)
+from jararaca_ws.backends.base import WebSocketConnectionBackend
+from jararaca_ws.backends.presence import PresenceBackend, PresenceEntry, PresenceMember, PresenceStore
 from jararaca_ws.commands import Command, Moved
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, PresenceLost
 from jararaca_ws.presence.members import TrackedMembers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jararaca_ws.backends.base import PresenceMember
+from jararaca_ws.backends.presence import PresenceMember
 from jararaca_ws.wire.protocol import PresenceUpdate, PresentIdentity
 
 __all__ = ["View", "first_leave_ms"]

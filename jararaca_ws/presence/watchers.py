@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from jararaca_ws.backends.base import PresenceMember, PresenceStore
+from jararaca_ws.backends.presence import PresenceMember, PresenceStore
 from jararaca_ws.presence.settings import PresenceSettings
 from jararaca_ws.presence.view import View, first_leave_ms
 from jararaca_ws.rooms import RoomRegistry, presence_room

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from jararaca_ws.backends.base import LimitingBackend, LimitStore, RateLimitingBackend
+from jararaca_ws.backends.limits import LimitingBackend, LimitStore, RateLimitingBackend
 from jararaca_ws.limits.rates import Rate
 from jararaca_ws.testing.recorder import (
     AWKWARD_ROOMS,

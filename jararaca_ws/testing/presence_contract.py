@@ -8,13 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from jararaca_ws.backends.base import (
-    PresenceBackend,
-    PresenceChange,
-    PresenceEntry,
-    PresenceMember,
-    PresenceStore,
-)
+from jararaca_ws.backends.presence import PresenceBackend, PresenceChange, PresenceEntry, PresenceMember, PresenceStore
 from jararaca_ws.errors import PresenceLost
 from jararaca_ws.testing.recorder import AWKWARD_ROOMS, TIMEOUT_S, Check, MakeBackend, across_instances, started
 

@@ -13,8 +13,8 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
-from jararaca_ws.backends.base import PresenceStore
 from jararaca_ws.backends.memory_presence import MemoryPresence
+from jararaca_ws.backends.presence import PresenceStore
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.errors import BackendUnavailable, BadRoom
 from jararaca_ws.manager import WebSocketConnectionManager

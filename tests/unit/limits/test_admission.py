@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import Depends, FastAPI
 
-from jararaca_ws.backends.base import LimitStore
+from jararaca_ws.backends.limits import LimitStore
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.backends.memory_limits import MemoryLimits
 from jararaca_ws.errors import ConfigurationError

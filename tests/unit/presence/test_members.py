@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jararaca_ws.backends.base import PresenceChange
+from jararaca_ws.backends.presence import PresenceChange
 from jararaca_ws.presence.members import TrackedMembers
 from jararaca_ws.rooms import RoomRegistry, presence_room, user_room
 from jararaca_ws.sockets.connection import WebSocketConnection

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from jararaca_ws.backends.base import PresenceMember, PresenceStore
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.backends.memory_presence import MemoryPresence, MemoryPresenceStore
+from jararaca_ws.backends.presence import PresenceMember, PresenceStore
 from jararaca_ws.errors import BackendUnavailable
 from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jararaca_ws.backends.base import PresenceEntry, PresenceMember
+from jararaca_ws.backends.presence import PresenceEntry, PresenceMember
 from jararaca_ws.presence.view import View, first_leave_ms
 from jararaca_ws.wire.protocol import PresenceUpdate
 
