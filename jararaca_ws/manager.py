@@ -402,7 +402,7 @@ class WebSocketConnectionManager(Publishing):
 
     def _report_gap(self, rooms: Collection[str], *, broadcasts: bool) -> None:
         self.delivery.report_gap(rooms, broadcasts=broadcasts)
-        self.tokens.may_have_missed(self.connections)
+        self.tokens.may_have_missed()
         self.reauthorizing.ask_again(self.connections, strictly=False)
         if self._tracker is not None:
             self._tracker.nudged(rooms)

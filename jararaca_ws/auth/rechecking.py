@@ -34,8 +34,8 @@ class Rechecking:
         return not self._waiting or self._task.healthy
 
     def recheck(self, connections: Iterable[WebSocketConnection]) -> None:
-        """Ask about those of them that have shown a token."""
-        self._waiting.update((connection, None) for connection in connections if connection.user is not None)
+        """Ask about them; they have shown a token."""
+        self._waiting.update(dict.fromkeys(connections))
         if self._waiting:
             self._wanted.set()
             self._task.start()

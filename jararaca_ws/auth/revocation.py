@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from hashlib import blake2b
+from itertools import chain
 
 from jararaca_ws.auth.user import User
 from jararaca_ws.backends.base import KeepingBackend
@@ -59,6 +60,10 @@ class Revocations:
             holders.pop(connection, None)
             if not holders:
                 self._shown.pop(name, None)
+
+    def watched(self) -> Iterable[WebSocketConnection]:
+        """All who have shown a token."""
+        return dict.fromkeys(chain.from_iterable(self._shown.values()))
 
     # --- what counts no more ------------------------------------------------------------------------------------------
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from jararaca_ws.auth.expiry import Expiries
 from jararaca_ws.auth.rechecking import Rechecking
 from jararaca_ws.auth.revocation import Revocations
@@ -48,9 +46,9 @@ class Tokens:
             self.expiries.forget(connection)
             self.revocations.forget(connection)
 
-    def may_have_missed(self, connections: Collection[WebSocketConnection]) -> None:
+    def may_have_missed(self) -> None:
         """What was revoked, this instance may not have been told."""
-        self._rechecking.recheck(connections)
+        self._rechecking.recheck(self.revocations.watched())
 
     async def stop(self) -> None:
         """Leave no task and no timer."""

@@ -25,7 +25,7 @@ from tests.unit.apps import App, running
 pytestmark = pytest.mark.redis
 
 AT_ONCE = 1000
-TTL = timedelta(seconds=1.5)
+TTL = timedelta(seconds=4)  # longer than a thousand handshakes keep a busy machine from anything else
 
 
 @RestController("")
@@ -104,7 +104,7 @@ async def test_b23_limits_hold_exactly_for_a_thousand_at_once_and_again_after_a_
 
         await vanish(killed)
         assert await crowd.come([one, two], 100) == 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not await crowd.come([one], 1):  # noqa: ASYNC110 - no event announces it
                 await asyncio.sleep(0.05)
         assert await crowd.come([one, two], AT_ONCE) == 119
@@ -177,7 +177,7 @@ async def test_nobody_is_taken_on_while_redis_is_away_where_that_was_asked_for(r
                 assert refused.value.status == 503
         finally:
             redis_server.resume()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not await crowd.come([app], 1):  # noqa: ASYNC110 - no event announces it
                 await asyncio.sleep(0.05)
         assert await crowd.come([app], 10) == 1

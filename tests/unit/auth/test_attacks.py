@@ -102,6 +102,15 @@ class TestRevoked:
             assert (await socket.closed()).code == 4500
             await until(lambda: not app.manager.tokens.revocations._shown)
 
+    async def test_b28_who_was_let_go_is_looked_at_again_after_a_lost_link(self):
+        async with running(Waiting) as app, connect(app.asgi, "/ws", headers=ANA) as socket:
+            await until(lambda: app.manager.connections)
+            [connection] = app.manager.connections
+            await app.manager.remove_websocket(connection)
+            await app.manager.tokens.revocations.add("ana", None, timedelta(hours=1))  # and nobody was told
+            app.manager._report_gap([], broadcasts=True)
+            assert (await socket.closed()).code == 4500
+
     async def test_b28_a_later_revocation_for_a_shorter_time_forgets_nothing(self):
         async with running(Waiting) as app:
             assert isinstance(app.manager.backend, MemoryWebSocketConnectionBackend)
