@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from jararaca_ws import cli
+from jararaca_ws.cli import serve
 from jararaca_ws.settings import WebSocketSettings
 
 
@@ -49,7 +49,7 @@ def test_new_enough(version: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_line_falls_back_with_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     uvicorn_is("0.30.6", monkeypatch)
-    assert cli._fastest(5, WebSocketSettings()) == (uvicorn.Server, {})
+    assert serve._fastest(5, WebSocketSettings()) == (uvicorn.Server, {})
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
     assert "0.30.6" in line.getMessage()

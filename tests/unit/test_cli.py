@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from jararaca_ws import cli
-from jararaca_ws.cli import main
+from jararaca_ws.cli import main, worker
 from tests.servers import OwnedProcess, free_port
 from tests.servers.process import answer
 
@@ -391,7 +390,7 @@ class Working:
 
 @pytest.mark.parametrize("attribute", ["service", "app"])
 def test_worked_until_sigterm(attribute: str, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "MessageBusWorker", Working)
+    monkeypatch.setattr(worker, "MessageBusWorker", Working)
     words = target(dedent(living()) + "app = create_http_server(service)\n", attribute)
     assert main(["worker", *words, "--grace", "7"]) == 0
 
@@ -410,7 +409,7 @@ def test_a_second_ctrl_c_does_not_wait(
             signal.raise_signal(signal.SIGINT)
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(cli, "MessageBusWorker", Busy)
+    monkeypatch.setattr(worker, "MessageBusWorker", Busy)
     assert main(["worker", *target(living())]) == 1
     assert one_line(capsys) == "jararaca-ws: interrupted before everything was stopped in order"
 

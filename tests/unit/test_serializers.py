@@ -31,4 +31,4 @@ def test_b35_the_test_finds_them(line: str):
 
 def test_b35_modules_are_imported_by_name_only_for_the_command_line():
     importing = [path.name for path in SOURCES if "import_module" in path.read_text()]
-    assert importing == ["cli.py"]
+    assert importing == ["application.py"]
