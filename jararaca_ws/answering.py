@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
 from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers", "add_upgrade_answer", "headers_of", "log_unfit", "refusal_of"]
+__all__ = ["add_answers", "add_upgrade_answer", "for_log", "headers_of", "log_unfit", "refusal_of"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -85,9 +85,15 @@ def add_upgrade_answer(router: Router) -> None:
 
 
 def log_unfit(path: str, error: WebSocketRequestValidationError) -> None:
-    """Name the parameters that do not fit, without what the client has sent: one may be a token."""
-    problems = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors())
-    _log.warning("the handshake of %s is refused: %s", quoted(path), quoted(problems))
+    """Log that parameters of a handshake do not fit."""
+    _log.warning("the handshake of %s is refused: %s", quoted(path), for_log(error))
+
+
+def for_log(error: BaseException) -> str:
+    """What an error says, in one line. Of parameters that do not fit the names alone: a value may be a token."""
+    if not isinstance(error, WebSocketRequestValidationError):
+        return one_line(error)
+    return quoted(", ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors()))
 
 
 async def _refuse(websocket: WebSocket, error: WebSocketRequestValidationError) -> None:

@@ -14,9 +14,9 @@ from starlette.datastructures import State
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from jararaca_ws.answering import refusal_of
+from jararaca_ws.answering import for_log, refusal_of
 from jararaca_ws.auth.user import User
-from jararaca_ws.errors import InvalidMessage, JararacaError, NotBound, one_line
+from jararaca_ws.errors import InvalidMessage, JararacaError, NotBound
 from jararaca_ws.figures import Tally
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.rooms import check_room, connection_id, presence_room
@@ -338,7 +338,7 @@ class WebSocketConnection(SocketState):
         if told is None:
             _log.error("connection %s: a message was not handled (error %s)", self.id, error_id, exc_info=error)
         else:
-            _log.warning("connection %s: a message was refused: %s (error %s)", self.id, one_line(error), error_id)
+            _log.warning("connection %s: a message was refused: %s (error %s)", self.id, for_log(error), error_id)
         if ref is not None or self.understands_control:
             # Not `put`: a client that does not read what it is told is a slow consumer.
             self.enqueue(encode_error(told, error_id, ref))

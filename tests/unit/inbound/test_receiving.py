@@ -695,15 +695,17 @@ class TestDependencies:
             await send(socket, Posted(text=""), "r")
             assert (await socket.receive_json())["message"]["code"] == "permission_denied"
 
-    async def test_a_parameter_that_does_not_fit_refuses_the_message(self):
+    async def test_b15_a_parameter_that_does_not_fit_refuses_the_message(self, caplog: pytest.LogCaptureFixture):
         class Controller(Endpoint):
             @Receive(Posted)
             async def posted(self, limit: int) -> None:
                 pytest.fail("it ran")
 
-        async with running(Controller) as app, connect(app.asgi, "/ws/a?limit=x") as socket:
+        async with running(Controller) as app, connect(app.asgi, "/ws/a?limit=hunter2") as socket:
             await send(socket, Posted(text=""), "r")
             assert (await socket.receive_json())["message"]["code"] == "bad_request"
+        assert "query.limit: int_parsing" in caplog.text
+        assert "hunter2" not in caplog.text
 
     async def test_an_override_of_the_application_counts(self):
         def answer() -> int:
