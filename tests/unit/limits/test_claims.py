@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -68,6 +69,26 @@ async def test_what_comes_while_one_call_is_under_way_goes_with_the_next():
         assert (answers.count(None), answers.count("a")) == (49, 551)
         assert store.calls[1:] == [1, 256, 256, 88]
         assert claims.held == {"a": 50}
+
+
+async def test_a_busy_loop_is_not_taken_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
+    class Read(Store):
+        """Its answer is read in a few turns of the loop."""
+
+        async def claim(self, *args: Any, **options: Any) -> list[str | None] | None:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return await super().claim(*args, **options)
+
+    monkeypatch.setattr("jararaca_ws.limits.claims._PATIENCE_S", 0.1)
+    shared = MemoryLimits()
+    async with started(Read(shared)) as one, started(Read(shared, "two")) as two:
+        assert await two.claim({"a": 1}) is None
+        claiming = asyncio.create_task(one.claim({"a": 1}))
+        for _ in range(10):
+            await asyncio.sleep(0)
+            time.sleep(0.04)  # noqa: ASYNC251 - everything else stands still
+        assert await claiming == "a"
 
 
 async def test_what_is_released_is_free_for_others():
