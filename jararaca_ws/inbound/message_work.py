@@ -41,7 +41,7 @@ class MessageWork:
         timeout: for one message; None: as the settings of the connection say.
     """
 
-    __slots__ = ("_binary", "_controller", "_timeout", "connection", "host")
+    __slots__ = ("_binary", "_controller", "_limit_s", "connection", "host")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class MessageWork:
         self._controller = controller
         self._binary = binary
         # None in the settings: no limit.
-        self._timeout = timeout or connection.settings.handler_timeout or timedelta.max
+        self._limit_s = _seconds_of(timeout or connection.settings.handler_timeout or timedelta.max)
 
     def limit(self) -> TimeLimit:
         """The time limit of messages that one task handles; who has it calls `TimeLimit.stop` in the end."""
@@ -84,8 +84,7 @@ class MessageWork:
     ) -> None:
         """Handle a message, and answer it. Raises nothing but cancellation from outside."""
         completed = False
-        timeout = timeout or self._timeout
-        seconds = None if timeout is timedelta.max else timeout.total_seconds()
+        seconds = self._limit_s if timeout is None else _seconds_of(timeout)
         try:
             with limit(seconds):
                 async with self.unit_of_work(handler, message):
@@ -132,6 +131,10 @@ class MessageWork:
             error_id,
         )
         self.connection.begin_close(CloseCode.INTERNAL_ERROR, f"error {error_id}")
+
+
+def _seconds_of(timeout: timedelta) -> float | None:
+    return None if timeout == timedelta.max else timeout.total_seconds()
 
 
 def _name(handler: Callable[..., Any]) -> str:

@@ -147,6 +147,9 @@ class TickFlusher:
         if not delivered:
             return
         first = delivered[0][1]
+        if len(delivered) == 1:
+            self._write([delivered[0][0]], first)
+            return
         if all(receivers is first or receivers == first for _, receivers in delivered):
             batch = [frame for frame, _ in delivered]
             self._write(self._newest(batch, len(first)) if keyed else batch, first)

@@ -133,8 +133,8 @@ class ServedWebSocket:
             await _end(pump, writer)
 
     async def _pump(self) -> None:
-        inbound, limit = self.connection.inbound, self.connection.settings.max_message_bytes
-        tally = self.connection.tally
+        connection, inbound = self.connection, self.connection.inbound
+        limit, tally = connection.settings.max_message_bytes, connection.tally
         message: Message = {}
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":
@@ -144,22 +144,21 @@ class ServedWebSocket:
                 if size > limit:
                     self._refuse_too_big(limit)
                     continue
-                if self.connection.form.is_packed and not self._unpack(message):
+                if connection.form.is_packed and not self._unpack(message):
                     continue
-                if self.connection.admitting is not None:
-                    await self._leave_to_admission(message, self.connection.admitting)
+                if connection.admitting is not None:
+                    await self._leave_to_admission(message, connection.admitting)
                     continue
-                if self.connection.takes_token is not None:
-                    renewal = self.connection.takes_token(message)
+                if connection.takes_token is not None:
+                    renewal = connection.takes_token(message)
                     if renewal is not None:
                         await renewal
                         continue
-                if self.connection.recovery is not None and self.connection.takes(message):
+                if connection.recovery is not None and connection.takes(message):
                     continue
-                if self.connection.calls is not None and self.connection.calls.take(message):
+                if connection.calls is not None and connection.calls.take(message):
                     continue
-                takes_request = self.connection.takes_request
-                if takes_request is not None and takes_request(message):
+                if connection.takes_request is not None and connection.takes_request(message):
                     continue
                 if inbound.offer(message):
                     continue
@@ -167,12 +166,12 @@ class ServedWebSocket:
                 await inbound.put(message)
                 if inbound.discarded > discarded == 0:
                     _log.warning(
-                        "connection %s: its handler does not read, inbound messages are discarded", self.connection.id
+                        "connection %s: its handler does not read, inbound messages are discarded", connection.id
                     )
         except Exception as error:
-            _log.error("connection %s could not be read", self.connection.id, exc_info=error)
+            _log.error("connection %s could not be read", connection.id, exc_info=error)
             message = {"code": 1006}
-        self.connection.finish(message.get("code", 1005), message.get("reason") or "")
+        connection.finish(message.get("code", 1005), message.get("reason") or "")
 
     def _refuse_too_big(self, limit: int) -> None:
         if self.connection.alive:

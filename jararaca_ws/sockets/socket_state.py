@@ -181,7 +181,7 @@ class SocketState:
         Raises:
             ConnectionClosed: before it was queued.
         """
-        if self.write_now is None or not await self.write_now(frame):
+        if not (self.offer(frame) if self.write_now is None else await self.write_now(frame)):
             await self.put(frame)
 
     def tell_evicted(self) -> None:

@@ -49,10 +49,11 @@ class TimeLimit:
     def __enter__(self) -> None:
         self.expired = False
         if self._seconds is not None:
-            self._task = task = asyncio.current_task()
+            loop = asyncio.get_running_loop()
+            self._task = task = asyncio.current_task(loop)
             assert task is not None
             self._cancelling = task.cancelling()
-            self.end_in(self._seconds)
+            self._end_at(loop.time() + self._seconds, loop)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._due_s = None
@@ -70,11 +71,15 @@ class TimeLimit:
     def end_in(self, seconds: float) -> None:
         """Give the piece that is at work so many seconds from now."""
         loop = asyncio.get_running_loop()
-        self._due_s = loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._due_s:
-            self.stop()
-        if self._timer is None:
-            self._timer = loop.call_at(self._due_s, self._fire)
+        self._end_at(loop.time() + seconds, loop)
+
+    def _end_at(self, due_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._due_s = due_s
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return  # it looks again when it fires
+            self._timer.cancel()
+        self._timer = loop.call_at(due_s, self._fire)
 
     def stop(self) -> None:
         """Leave no timer."""
