@@ -18,13 +18,12 @@ from jararaca_ws.auth.sources import TokenSource
 from jararaca_ws.backends.base import Publication
 from jararaca_ws.context import provide_ws_manager, provide_ws_message_sender, use_ws_manager
 from jararaca_ws.errors import ConfigurationError, quoted
-from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, interceptor_of, runtime_of
+from jararaca_ws.inbound.hosts import RUNTIME_KEY, admit, interceptor_of, runtime_of, served_by
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessageBase
 from jararaca_ws.microservice.openapi import extend_openapi
 from jararaca_ws.microservice.runtime import MicroserviceRuntime
-from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.staging import Stage
 

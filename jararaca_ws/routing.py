@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from fastapi import WebSocket, params
 from fastapi.routing import APIWebSocketRoute
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope, Send
 from starlette.types import Receive as Receives
 
@@ -26,6 +25,7 @@ from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.inbound.disconnecting import OnDisconnect, disconnect_handler_of, tell_disconnected
 from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.inbound.documented import Documented
+from jararaca_ws.inbound.hosts import admit, served_by
 from jararaca_ws.inbound.message_work import Host, MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
 from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, marked, sends_of
@@ -40,7 +40,6 @@ from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.signatures import parameters_without_self
 from jararaca_ws.sockets.connection import WebSocketConnection
-from jararaca_ws.sockets.serving import ServedWebSocket
 from jararaca_ws.typed_rooms import Room
 
 __all__ = [
@@ -334,21 +333,6 @@ def _served(app: ASGIApp, endpoint: Endpoint, manager: WebSocketConnectionManage
                 await tell_disconnected(MessageWork(connection, host, endpoint.controller), endpoint.disconnected)
 
     return served
-
-
-def served_by(manager: WebSocketConnectionManager, scope: Scope, receive: Receives, send: Send) -> ServedWebSocket:
-    """A WebSocket that the manager can take in; the scope holds its connection."""
-    socket = ServedWebSocket(scope, receive, send, manager.settings, manager.flusher)
-    socket.connection.bind(manager)
-    scope[SCOPE_KEY] = socket.connection
-    return socket
-
-
-async def admit(manager: WebSocketConnectionManager, connection: WebSocketConnection) -> None:
-    """Let a handshake go on; refuse one that would be closed again in a moment, or is one too many."""
-    if manager.draining:
-        raise HTTPException(503)
-    await manager.admission.admit(connection)
 
 
 def _without_self(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, WebSocket, params
 from pydantic import BaseModel
@@ -20,6 +20,7 @@ from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.inbound.disconnecting import disconnect_handler_of, tell_disconnected
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
 from jararaca_ws.inbound.documented import Documented
+from jararaca_ws.inbound.hosts import WebSockets, admit, check_hosted, interceptor_of, runtime_of, served_by
 from jararaca_ws.inbound.message_dependencies import close_dependencies
 from jararaca_ws.inbound.message_work import MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
@@ -34,29 +35,17 @@ from jararaca_ws.inbound.receiving import (
     handler_of,
     sends_of,
 )
-from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
+from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.routing import admit, served_by
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.typed_rooms import Room
 from jararaca_ws.wire.protocol import CloseCode
 
-__all__ = ["RUNTIME_KEY", "WebSocketRouter", "interceptor_of", "runtime_of"]
-
-RUNTIME_KEY = "jararaca_ws.runtime"
-"""Where the ASGI scope may hold the `Runtime`; else it is found in the state of the application."""
+__all__ = ["WebSocketRouter"]
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
 _OnFallback = TypeVar("_OnFallback", bound=Fallback)
-
-
-@runtime_checkable
-class _WebSockets(Protocol):
-    """The part of a `WebSocketInterceptor` that is of use here."""
-
-    manager: WebSocketConnectionManager
-    door: Door
 
 
 class WebSocketRouter(APIRouter):
@@ -258,7 +247,7 @@ class WebSocketRouter(APIRouter):
             )
         return self._dispatch
 
-    def _door(self, interceptor: _WebSockets) -> Door:
+    def _door(self, interceptor: WebSockets) -> Door:
         default = interceptor.door.access
         if default not in self._doors:
             where = f"the WebSocketRouter {self.prefix}{self._path}"
@@ -271,7 +260,7 @@ class WebSocketRouter(APIRouter):
         @asynccontextmanager
         async def checked(app: Any) -> AsyncIterator[Any]:
             if self._serves:
-                _check_hosted(app)
+                check_hosted(app)
                 self._built()
                 self._door(interceptor_of(app.state.jararaca_ws_runtime))
             async with lifespan(app) as state:
@@ -302,7 +291,7 @@ class WebSocketRouter(APIRouter):
         self,
         connection: WebSocketConnection,
         websocket: WebSocket,
-        interceptor: _WebSockets,
+        interceptor: WebSockets,
         runtime: Runtime,
     ) -> None:
         manager = interceptor.manager
@@ -341,37 +330,3 @@ class WebSocketRouter(APIRouter):
 def _check_only(hook: str, before: Any) -> None:
     if before is not None:
         raise ConfigurationError(f"the WebSocketRouter has an {hook} already", "call both functions in one")
-
-
-def _check_hosted(app: Any) -> None:
-    if not hasattr(app.state, "jararaca_ws_runtime"):
-        raise ConfigurationError(
-            "a WebSocketRouter is included in an application without a WebSocketInterceptor",
-            "install(app) one; where a Microservice makes the application, put one into its interceptors",
-        )
-
-
-def runtime_of(websocket: WebSocket) -> Runtime:
-    """Who runs the interceptors for a WebSocket.
-
-    Raises:
-        ConfigurationError: nobody of ours does.
-    """
-    if RUNTIME_KEY not in websocket.scope:
-        _check_hosted(websocket.app)
-    found: Runtime = websocket.scope.get(RUNTIME_KEY) or websocket.app.state.jararaca_ws_runtime
-    return found
-
-
-def interceptor_of(runtime: Runtime) -> _WebSockets:
-    """The `WebSocketInterceptor`.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    for interceptor in runtime.interceptors:
-        if getattr(interceptor, "serves", None) == ENDPOINT_MARK and isinstance(interceptor, _WebSockets):
-            return interceptor
-    raise ConfigurationError(
-        f"{runtime.name} has a WebSocketRouter and no WebSocketInterceptor", "put one into its interceptors"
-    )

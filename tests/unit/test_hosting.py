@@ -14,7 +14,8 @@ from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
 from jararaca_ws.context import use_ws_manager
 from jararaca_ws.errors import BackendUnavailable, ConfigurationError, NotBound, Unavailable, UnitOfWorkOver
 from jararaca_ws.hosting import current_connection
-from jararaca_ws.inbound.websocket_router import RUNTIME_KEY, WebSocketRouter
+from jararaca_ws.inbound.hosts import RUNTIME_KEY
+from jararaca_ws.inbound.websocket_router import WebSocketRouter
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
