@@ -15,7 +15,7 @@ from starlette.exceptions import WebSocketException
 from jararaca_ws.errors import HandlerTimeout, JararacaError
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.sockets.connection import WebSocketConnection
-from jararaca_ws.sockets.serving import is_own_end
+from jararaca_ws.sockets.ending import is_own_end
 from jararaca_ws.sockets.time_limit import TimeLimit
 from jararaca_ws.wire.close_codes import CloseCode, check_close
 from jararaca_ws.wire.frames import Frame

@@ -4,47 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import NamedTuple
 
-from fastapi.exceptions import WebSocketRequestValidationError
-from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from jararaca_ws.answering import headers_of, log_unfit
-from jararaca_ws.errors import ConnectionClosed, ErrorCategory, IllegalTransition, JararacaError, one_line, quoted
+from jararaca_ws.errors import ConnectionClosed, IllegalTransition
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
+from jararaca_ws.sockets.ending import End, can_refuse_by_http, end_of, failed, refuse
 from jararaca_ws.sockets.flushing import TickFlusher
+from jararaca_ws.sockets.pumping import pump
 from jararaca_ws.sockets.socket_state import ConnectionState
-from jararaca_ws.sockets.waiting import Flag
 from jararaca_ws.sockets.writing import DIRECT_FRAMES, DirectFrames, DirectWriter, TaskWriter, Writer
 from jararaca_ws.wire.close_codes import check_close
 from jararaca_ws.wire.frames import Frame
-from jararaca_ws.wire.packing import unpack
 from jararaca_ws.wire.protocol import CloseCode, agreed_subprotocol
 
-__all__ = ["ServedWebSocket", "is_own_end"]
+__all__ = ["ServedWebSocket"]
 
 _log = logging.getLogger("jararaca_ws")
-
-
-class _End(NamedTuple):
-    """How a socket ends: the close code and reason, and the HTTP answer where it was never accepted.
-
-    Attributes:
-        by_http: such an answer is all that there is to say, where the server can give one: what comes back must be
-            another request. A browser's script learns nothing from it.
-    """
-
-    code: int
-    reason: str = ""
-    status: int = 403
-    headers: Mapping[str, str] = {}
-    by_http: bool = False
 
 
 class ServedWebSocket:
@@ -118,7 +98,7 @@ class ServedWebSocket:
         self._connect = await self._receive()
         connection = self.connection
         # Not a TaskGroup: this is held for each socket, and a pump that fails is the end of its connection already.
-        pump = asyncio.create_task(self._pump(), name=f"websocket-pump-{connection.id}")
+        reading = asyncio.create_task(pump(connection, self._receive), name=f"websocket-pump-{connection.id}")
         writer = self._writer.start()
         try:
             end = await self._handle(handler)
@@ -130,74 +110,7 @@ class ServedWebSocket:
             raise
         finally:
             connection.finish(CloseCode.NORMAL, "")
-            await _end(pump, writer)
-
-    async def _pump(self) -> None:
-        connection, inbound = self.connection, self.connection.inbound
-        limit, tally = connection.settings.max_message_bytes, connection.tally
-        message: Message = {}
-        try:
-            while (message := await self._receive())["type"] != "websocket.disconnect":
-                size = _size_of(message)
-                tally.messages_in += 1
-                tally.bytes_in += size
-                if size > limit:
-                    self._refuse_too_big(limit)
-                    continue
-                if connection.form.is_packed and not self._unpack(message):
-                    continue
-                if connection.admitting is not None:
-                    await self._leave_to_admission(message, connection.admitting)
-                    continue
-                if connection.takes_token is not None:
-                    renewal = connection.takes_token(message)
-                    if renewal is not None:
-                        await renewal
-                        continue
-                if connection.recovery is not None and connection.takes(message):
-                    continue
-                if connection.calls is not None and connection.calls.take(message):
-                    continue
-                if connection.takes_request is not None and connection.takes_request(message):
-                    continue
-                if inbound.offer(message):
-                    continue
-                discarded = inbound.discarded
-                await inbound.put(message)
-                if inbound.discarded > discarded == 0:
-                    _log.warning(
-                        "connection %s: its handler does not read, inbound messages are discarded", connection.id
-                    )
-        except Exception as error:
-            _log.error("connection %s could not be read", connection.id, exc_info=error)
-            message = {"code": 1006}
-        connection.finish(message.get("code", 1005), message.get("reason") or "")
-
-    def _refuse_too_big(self, limit: int) -> None:
-        if self.connection.alive:
-            _log.warning("connection %s sent a message of more than %d bytes", self.connection.id, limit)
-            self.connection.begin_close(CloseCode.TOO_BIG, f"a message has at most {limit} bytes")
-
-    def _unpack(self, message: Message) -> bool:
-        """Put the JSON beside the msgpack that was read, for all who read text; whether it was a binary frame.
-
-        What is no msgpack gets an empty text, which whoever decodes refuses as it refuses what is no JSON.
-        """
-        data = message.get("bytes")
-        if data is None:
-            self.connection.begin_close(CloseCode.UNSUPPORTED_DATA, "binary frames only")
-            return False
-        try:
-            message["text"] = unpack(data)
-        except ValueError as error:
-            _log.debug("connection %s sent a frame that is no msgpack: %s", self.connection.id, quoted(str(error)))
-            message["text"] = ""
-        return True
-
-    async def _leave_to_admission(self, message: Message, decided: Flag) -> None:
-        """The first message of a client is to say who it is: read nothing else before that is decided."""
-        await self.connection.inbound.put(message)
-        await decided.wait()
+            await _end(reading, writer)
 
     # --- the application inside ---------------------------------------------------------------------------------------
 
@@ -276,18 +189,18 @@ class ServedWebSocket:
         async with self._handshake:
             await self._send(message)
 
-    async def _refuse_unaccepted(self, end: _End) -> None:
+    async def _refuse_unaccepted(self, end: End) -> None:
         """Answer a handshake that the handler has left unanswered."""
         connection = self.connection
         if self.connection.accepted or connection.state is ConnectionState.CLOSED:
             return
         if connection.close_code != end.code:  # it was closed from outside, not by the end of the handler
-            end = _End(connection.close_code or end.code, connection.close_reason)
+            end = End(connection.close_code or end.code, connection.close_reason)
         try:
-            if end.code >= 4000 and not (end.by_http and self._can_refuse_by_http):
+            if end.code >= 4000 and not (end.by_http and can_refuse_by_http(self._scope)):
                 await self._accept_to_close()
                 return
-            await self._refuse(end)
+            await refuse(end, self._scope, self._send)
         except (OSError, ConnectionClosed):
             _log.debug("connection %s has gone before it could be refused", connection.id)
         connection.finish(end.code, end.reason)
@@ -297,21 +210,9 @@ class ServedWebSocket:
         self.refused = True
         await self._say_accept({"type": "websocket.accept"})
 
-    async def _refuse(self, end: _End) -> None:
-        if (end.status != 403 or end.headers) and self._can_refuse_by_http:
-            headers = [(name.lower().encode(), value.encode()) for name, value in end.headers.items()]
-            await self._send({"type": "websocket.http.response.start", "status": end.status, "headers": headers})
-            await self._send({"type": "websocket.http.response.body", "body": b""})
-        else:
-            await self._send({"type": "websocket.close", "code": end.code, "reason": ""})
-
-    @property
-    def _can_refuse_by_http(self) -> bool:
-        return "websocket.http.response" in self._scope.get("extensions", {})
-
     # --- the handler --------------------------------------------------------------------------------------------------
 
-    async def _handle(self, handler: Callable[[], Awaitable[None]]) -> _End:
+    async def _handle(self, handler: Callable[[], Awaitable[None]]) -> End:
         deadline = asyncio.timeout(None)
         try:
             async with deadline:
@@ -321,46 +222,18 @@ class ServedWebSocket:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self._failed(error)  # something that it awaited was cancelled; nobody cancelled the handler
+            # Something that it awaited was cancelled; nobody cancelled the handler.
+            return failed(error, self.connection)
         except TimeoutError as error:
             if not deadline.expired():
-                return self._failed(error)
+                return failed(error, self.connection)
             if self.connection.accepted:
                 _log.warning("the handler of connection %s outlived its client and was cancelled", self.connection.id)
         except Exception as error:
-            return self._end_of(error)
+            return end_of(error, self.connection)
         finally:
             self._handler_deadline = None
-        return _End(CloseCode.NORMAL)
-
-    def _end_of(self, error: Exception) -> _End:
-        connection_id = self.connection.id
-        if is_own_end(error, self.connection):
-            return _End(CloseCode.NORMAL)
-        if isinstance(error, JararacaError) and not error.is_internal:
-            error_id = uuid.uuid4().hex
-            _log.warning("connection %s is refused: %s (error %s)", connection_id, one_line(error), error_id)
-            self.connection.tally.errors[error.code] += 1
-            by_http = error.category in (ErrorCategory.AUTHENTICATION, ErrorCategory.RATE_LIMIT)
-            return _End(error.close_code, _cut(error.detail), error.status, headers_of(error), by_http=by_http)
-        if isinstance(error, WebSocketException):
-            try:
-                check_close(error.code, error.reason)
-            except ValueError as forbidden:
-                return self._failed(forbidden)
-            return _End(error.code, error.reason)
-        if isinstance(error, WebSocketRequestValidationError):
-            log_unfit(self._scope["path"], error)
-            return _End(CloseCode.POLICY_VIOLATION)
-        if isinstance(error, HTTPException):
-            return _End(CloseCode.POLICY_VIOLATION, "", error.status_code, error.headers or {})
-        return self._failed(error)
-
-    def _failed(self, error: BaseException) -> _End:
-        error_id = uuid.uuid4().hex
-        self.connection.tally.errors[JararacaError.code] += 1
-        _log.error("the handler of connection %s failed (error %s)", self.connection.id, error_id, exc_info=error)
-        return _End(CloseCode.INTERNAL_ERROR, f"error {error_id}", 500)
+        return End(CloseCode.NORMAL)
 
     def _limit_handler(self, connection: WebSocketConnection) -> None:
         self._cancel_handler_in(connection.settings.handler_grace.total_seconds())
@@ -377,28 +250,6 @@ def _say_that_frames_leave_one_by_one() -> None:
         "this ASGI server offers no writing of frames: they leave one by one, through its send; "
         "`jararaca-ws serve`, or uvicorn with --ws jararaca_ws.server:WebSocketProtocol, is faster"
     )
-
-
-def _cut(reason: str) -> str:
-    """What fits into a close frame."""
-    return reason.encode()[:123].decode(errors="ignore")
-
-
-def is_own_end(error: BaseException, connection: WebSocketConnection) -> bool:
-    """Whether an error only says that this connection is closed."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_own_end(one, connection) for one in error.exceptions)
-    if isinstance(error, ConnectionClosed):
-        return error.connection_id == connection.id
-    return isinstance(error, WebSocketDisconnect)
-
-
-def _size_of(message: Message) -> int:
-    """How many bytes came."""
-    text: str | None = message.get("text")
-    if text is None:
-        return len(message.get("bytes") or b"")
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:
