@@ -12,7 +12,7 @@ from fastapi import Request, Response, WebSocket
 from fastapi.exception_handlers import websocket_request_validation_exception_handler
 from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.routing import Match, Router
 from starlette.types import Receive, Scope, Send
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
 from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers", "add_upgrade_answer", "for_log", "headers_of", "log_unfit", "refusal_of"]
+__all__ = ["add_answers", "add_upgrade_answer", "for_log", "headers_of", "log_unfit", "refusal_of", "ungrouped"]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -46,6 +46,15 @@ def refusal_of(error: BaseException) -> JararacaError | None:
             return PermissionDenied(problem)
         return RateLimited() if error.status_code == 429 else _BadRequest(problem)
     return None
+
+
+def ungrouped(error: BaseException) -> BaseException:
+    """What a group of errors means: its first one, where each of them concerns the client; else what it is."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    errors = [ungrouped(one) for one in error.exceptions]
+    told = all(isinstance(one, WebSocketException) or refusal_of(one) is not None for one in errors)
+    return errors[0] if told else error
 
 
 def headers_of(error: JararacaError) -> dict[str, str]:

@@ -26,9 +26,10 @@ from jararaca_ws.inbound.disconnecting import OnDisconnect, disconnect_handler_o
 from jararaca_ws.inbound.dispatching import Dispatch, DispatchOptions
 from jararaca_ws.inbound.documented import Documented
 from jararaca_ws.inbound.hosts import admit, served_by
+from jararaca_ws.inbound.marks import check_async, mark, marked
 from jararaca_ws.inbound.message_work import Host, MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
-from jararaca_ws.inbound.receiving import InboundHandler, Receive, check_async, handler_of, marked, sends_of
+from jararaca_ws.inbound.receiving import InboundHandler, Receive, handler_of, sends_of
 from jararaca_ws.interceptors.base import (
     DISCONNECT_MARK,
     ENDPOINT_MARK,
@@ -38,7 +39,7 @@ from jararaca_ws.interceptors.base import (
 )
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
-from jararaca_ws.signatures import parameters_without_self
+from jararaca_ws.signatures import classes_asked, parameters_without_self
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.typed_rooms import Room
 
@@ -136,7 +137,9 @@ class WebSocketEndpoint:
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "a @WebSocketEndpoint")
-        setattr(function, ENDPOINT_MARK, self)
+        if hasattr(function, ENDPOINT_MARK):
+            raise ConfigurationError(f"{_name(function)} is a @WebSocketEndpoint twice", "write a method for each path")
+        mark(function, ENDPOINT_MARK, self)
         return function
 
 
@@ -341,8 +344,9 @@ def _without_self(
     """The function that FastAPI sees: the method's parameters but for `self` and the connection."""
     function = endpoint.function
     parameters, _ = parameters_without_self(function)
-    connections = [parameter.name for parameter in parameters if parameter.annotation is WebSocketConnection]
-    sockets = [parameter.name for parameter in parameters if parameter.annotation is WebSocket]
+    asked = {one.name: classes_asked(_name(function), one, WebSocketConnection, WebSocket) for one in parameters}
+    connections = [name for name, classes in asked.items() if WebSocketConnection in classes]
+    sockets = [name for name, classes in asked.items() if WebSocket in classes]
     visible = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters

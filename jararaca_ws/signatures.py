@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from fastapi import params
 
 from jararaca_ws.errors import ConfigurationError
 
-__all__ = ["parameters_of", "parameters_without_self"]
+__all__ = ["classes_asked", "parameters_of", "parameters_without_self"]
 
 
 def parameters_of(
@@ -47,3 +50,31 @@ def parameters_without_self(
         name = f"{function.__module__}.{function.__qualname__}"
         raise ConfigurationError(f"{name} takes no self", "it has to be a method of its controller")
     return parameters[1:], returned
+
+
+def classes_asked(where: str, parameter: inspect.Parameter, *given: type) -> tuple[Any, ...]:
+    """The classes that a parameter is annotated with, several in a union; none where FastAPI is told what to give.
+
+    Args:
+        where: names the function in errors.
+        parameter: with its annotation resolved.
+        given: what is never None.
+
+    Raises:
+        ConfigurationError: it may be None.
+    """
+    annotation = parameter.annotation
+    if get_origin(annotation) is Annotated:
+        annotation, *notes = get_args(annotation)
+        if any(isinstance(note, params.Depends | params.Param | params.Body) for note in notes):
+            return ()
+    if get_origin(annotation) not in (Union, UnionType):
+        return (annotation,)
+    classes = get_args(annotation)
+    if NoneType in classes:
+        for cls in given:
+            if cls in classes:
+                raise ConfigurationError(
+                    f"{where}: {parameter.name!r} is never None", f"write {parameter.name}: {cls.__qualname__}"
+                )
+    return classes

@@ -93,6 +93,7 @@ from jararaca_ws.errors.root import (
     ErrorCategory,
     JararacaError,
     UnresolvableDependency,
+    named,
     one_line,
     quoted,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "UnknownMessage",
     "Unroutable",
     "UnresolvableDependency",
+    "named",
     "one_line",
     "quoted",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 from jararaca_ws.errors import (
     ConfigurationError,
     ConnectionClosed,
+    HandlerTimeout,
     InvalidMessage,
     LimitReached,
     NotCarried,
@@ -104,8 +105,8 @@ class _RoomLimit(LimitReached):
 class RoomRequests:
     """What one client asks of rooms, one after the other, in a task that lives while there is something to do.
 
-    Each request is a unit of work of its own. It is handled beside what the endpoint's method reads, so a client that
-    wants an order between the two waits for the answer.
+    Each request is a unit of work of its own, with the time limit of a handler. It is handled beside what the
+    endpoint's method reads, so a client that wants an order between the two waits for the answer.
     """
 
     __slots__ = ("_allowed", "_connection", "_manager", "_task", "_unit_of_work", "_waiting")
@@ -210,7 +211,7 @@ class RoomRequests:
         changes = -1
         while changes != connection.permission_changes:  # meanwhile, which is longer than they are asked
             changes = connection.permission_changes
-            async with self._unit_of_work(connection.websocket, request):
+            async with self._in_time(request, request):
                 await authorize(rooms, connection)
         await self._manager.join(names, connection)
         position = self._manager.delivery.streams.position
@@ -220,13 +221,27 @@ class RoomRequests:
         name, message = str(room), request.decoded()
         if not isinstance(message, self._allowed.sends) or name not in self._manager.rooms_of(self._connection):
             raise PermissionDenied(name)
-        async with self._unit_of_work(self._connection.websocket, message):
+        async with self._in_time(request, message):
             if not await room.authorize_send(self._connection, message):
                 raise PermissionDenied(name)
             if name not in self._manager.rooms_of(self._connection):  # any more
                 raise PermissionDenied(name)
             await message.send_now(room)  # while it is in the room
         return Sent(room=name)
+
+    @asynccontextmanager
+    async def _in_time(self, request: RoomRequest, message: BaseModel) -> AsyncIterator[None]:
+        """A unit of work, cancelled when it takes longer than a handler may."""
+        timeout = self._connection.settings.handler_timeout
+        seconds = None if timeout is None else timeout.total_seconds()
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit, self._unit_of_work(self._connection.websocket, message):
+                yield
+        except TimeoutError:
+            if seconds is None or not limit.expired():
+                raise
+            raise HandlerTimeout(request.MESSAGE_ID, seconds) from None
 
     def _say(self, answer: WebSocketMessageBase, request: RoomRequest) -> None:
         """Not `put`: a client that asks and does not read the answers is a slow consumer."""

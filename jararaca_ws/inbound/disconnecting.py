@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from fastapi import params
 
 from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.inbound.marks import check_async, mark
 from jararaca_ws.inbound.message_work import MessageWork
-from jararaca_ws.inbound.receiving import InboundHandler, check_async, handler_of
+from jararaca_ws.inbound.receiving import InboundHandler, handler_of
 from jararaca_ws.interceptors.base import DISCONNECT_MARK
 from jararaca_ws.wire.close_codes import CloseCode
 
@@ -51,7 +52,7 @@ class OnDisconnect:
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "@OnDisconnect")
-        setattr(function, DISCONNECT_MARK, self)
+        mark(function, DISCONNECT_MARK, self)
         return function
 
 

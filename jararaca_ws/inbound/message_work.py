@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from starlette.exceptions import WebSocketException
 
+from jararaca_ws.answering import ungrouped
 from jararaca_ws.errors import HandlerTimeout, JararacaError
 from jararaca_ws.interceptors.base import AppTransactionContext, WebSocketTransactionData
 from jararaca_ws.sockets.connection import WebSocketConnection
@@ -111,6 +112,7 @@ class MessageWork:
     def _failed(self, error: BaseException, ref: str | None) -> None:
         if is_own_end(error, self.connection):
             return
+        error = ungrouped(error)
         if isinstance(error, WebSocketException):
             try:
                 check_close(error.code, error.reason)

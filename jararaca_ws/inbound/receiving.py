@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from fastapi import WebSocket, params
 from pydantic import BaseModel
 
-from jararaca_ws.errors import ConfigurationError, PermissionDenied
+from jararaca_ws.errors import ConfigurationError, PermissionDenied, named
+from jararaca_ws.inbound.marks import check_async, mark
 from jararaca_ws.inbound.message_dependencies import MessageDependencies
 from jararaca_ws.interceptors.base import RECEIVE_MARK
 from jararaca_ws.messages import UNSET_MESSAGE_ID, WebSocketMessageBase
-from jararaca_ws.signatures import parameters_of, parameters_without_self
+from jararaca_ws.signatures import classes_asked, parameters_of, parameters_without_self
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.typed_rooms import Room
 
@@ -25,18 +26,17 @@ __all__ = [
     "InboundHandler",
     "Receive",
     "carried_by",
-    "check_async",
     "check_authorize",
+    "check_dispatcher",
     "check_received",
     "check_takes",
     "check_timeout",
     "handler_of",
-    "marked",
     "sends_of",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Awaitable[Any]])
-_Mark = TypeVar("_Mark")
+_GIVEN = (WebSocketConnection, WebSocket)
 
 Authorize = Callable[[WebSocketConnection, Any], Awaitable[bool]]
 """Takes the connection and the message; whether the client may send it."""
@@ -49,6 +49,8 @@ class Receive:
     controller, the interceptors around it, FastAPI's dependencies opened and closed. What the method sends is staged,
     and leaves when it succeeds. The messages of one client are handled one after another, in their order, unless the
     endpoint has another ``concurrency``. Between messages nothing is held.
+
+    A method may have several of these, for messages of several classes.
 
     The method asks for what it needs by annotation: the message by its class, the `WebSocketConnection` or FastAPI's
     ``WebSocket``, and what a FastAPI function may have: path, query, header and cookie parameters of the handshake,
@@ -92,7 +94,7 @@ class Receive:
 
     def __call__(self, function: _F) -> _F:
         check_async(function, "@Receive")
-        setattr(function, RECEIVE_MARK, self)
+        mark(function, RECEIVE_MARK, self)
         return function
 
 
@@ -169,13 +171,16 @@ def handler_of(
     # A class that was made in a function is in no module's namespace; we know it by its own name.
     names = {} if message_type is None else {message_type.__name__: message_type}
     parameters, returns = (parameters_of if controller is None else parameters_without_self)(function, names)
-    messages = [one for one in parameters if message_type is not None and _is_class(one.annotation, message_type)]
-    connections = [one for one in parameters if one.annotation is WebSocketConnection]
-    sockets = [one for one in parameters if one.annotation is WebSocket]
+    where = f"{function.__module__}.{function.__qualname__}"
+    asked = {
+        one.name: classes_asked(where, one, *_GIVEN, *([message_type] if message_type else ())) for one in parameters
+    }
+    messages = [one for one in parameters if message_type is not None and _any_is(asked[one.name], message_type)]
+    connections = [one for one in parameters if WebSocketConnection in asked[one.name]]
+    sockets = [one for one in parameters if WebSocket in asked[one.name]]
     beside = [one for one in parameters if one.name in told]
     given = [*messages, *connections, *sockets, *beside]
     rest = [one for one in parameters if one not in given]
-    where = f"{function.__module__}.{function.__qualname__}"
     _check_kinds(where, parameters)
     return InboundHandler(
         function=function,
@@ -191,17 +196,6 @@ def handler_of(
         timeout=timeout,
         told=tuple(one.name for one in beside),
     )
-
-
-def marked(controller: type, mark: str, kind: type[_Mark]) -> list[tuple[Callable[..., Awaitable[Any]], _Mark]]:
-    """The methods of a controller that have such a mark, inherited ones included."""
-    found = []
-    for name in dict.fromkeys(name for cls in reversed(controller.__mro__) for name in vars(cls)):
-        function = inspect.getattr_static(controller, name)
-        spec = getattr(function, mark, None)
-        if isinstance(spec, kind):
-            found.append((function, spec))
-    return found
 
 
 def check_received(message_type: Any) -> None:
@@ -245,12 +239,11 @@ def check_timeout(timeout: Any) -> None:
         raise ConfigurationError(f"timeout={timeout!r} cannot be", "give a timedelta above zero")
 
 
-def check_async(function: Callable[..., Any], what: str) -> None:
-    """Refuse a function that is not ``async def``."""
-    if not inspect.iscoroutinefunction(function):
-        raise ConfigurationError(
-            f"{function.__module__}.{function.__qualname__} is {what} but not async", "write async def"
-        )
+def check_dispatcher(dispatcher: Any) -> None:
+    """Refuse a dispatcher that cannot be called for a message; an object with ``async def __call__`` can be."""
+    if not (inspect.iscoroutinefunction(dispatcher) or inspect.iscoroutinefunction(type(dispatcher).__call__)):
+        raise ConfigurationError(f"dispatcher={dispatcher!r} is no async function", "write async def")
+    check_takes(dispatcher, "a dispatcher", "the connection, the handlers and what came")
 
 
 def check_takes(function: Callable[..., Any], what: str, given: str) -> None:
@@ -259,14 +252,16 @@ def check_takes(function: Callable[..., Any], what: str, given: str) -> None:
         inspect.signature(function).bind(None, None, None)
     except TypeError:
         raise ConfigurationError(
-            f"{function.__module__}.{function.__qualname__} is {what} with other parameters than it is given",
+            f"{named(function)} is {what} with other parameters than it is given",
             f"take three: {given}",
         ) from None
 
 
-def _is_class(annotation: Any, message_type: type[BaseModel]) -> bool:
+def _any_is(classes: Sequence[Any], message_type: type[BaseModel]) -> bool:
     # A base class will do, for a function that handles messages of several classes.
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and issubclass(message_type, annotation)
+    return any(
+        isinstance(one, type) and issubclass(one, BaseModel) and issubclass(message_type, one) for one in classes
+    )
 
 
 def _check_kinds(where: str, parameters: Sequence[inspect.Parameter]) -> None:

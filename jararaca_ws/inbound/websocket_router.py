@@ -21,14 +21,15 @@ from jararaca_ws.inbound.disconnecting import disconnect_handler_of, tell_discon
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
 from jararaca_ws.inbound.documented import Documented
 from jararaca_ws.inbound.hosts import WebSockets, admit, check_hosted, interceptor_of, runtime_of, served_by
+from jararaca_ws.inbound.marks import check_async
 from jararaca_ws.inbound.message_dependencies import close_dependencies
 from jararaca_ws.inbound.message_work import MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
 from jararaca_ws.inbound.receiving import (
     Authorize,
     InboundHandler,
-    check_async,
     check_authorize,
+    check_dispatcher,
     check_received,
     check_takes,
     check_timeout,
@@ -105,6 +106,8 @@ class WebSocketRouter(APIRouter):
         super().__init__(**router_options)
         if dispatcher is not None and discriminator is not None:
             raise ConfigurationError("a dispatcher decodes by itself", "leave discriminator= out")
+        if dispatcher is not None:
+            check_dispatcher(dispatcher)
         if path and not path.startswith("/"):  # a route that no request would find
             raise ConfigurationError(f"the path of a WebSocketRouter is {path!r}", "begin it with a slash")
         self._path = path

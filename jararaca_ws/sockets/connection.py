@@ -14,7 +14,7 @@ from starlette.datastructures import State
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from jararaca_ws.answering import for_log, refusal_of
+from jararaca_ws.answering import for_log, refusal_of, ungrouped
 from jararaca_ws.auth.user import User
 from jararaca_ws.errors import InvalidMessage, JararacaError, NotBound
 from jararaca_ws.figures import Tally
@@ -333,6 +333,7 @@ class WebSocketConnection(SocketState):
             is_strike: whether it counts.
         """
         error_id = uuid.uuid4().hex
+        error = ungrouped(error)
         told = refusal_of(error)
         self.tally.errors[JararacaError.code if told is None else told.code] += 1
         if told is None:

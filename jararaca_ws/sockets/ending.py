@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from jararaca_ws.answering import headers_of, log_unfit
+from jararaca_ws.answering import headers_of, log_unfit, ungrouped
 from jararaca_ws.errors import ConnectionClosed, ErrorCategory, JararacaError, one_line
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.wire.close_codes import check_close
@@ -38,11 +38,12 @@ class End(NamedTuple):
     by_http: bool = False
 
 
-def end_of(error: Exception, connection: WebSocketConnection) -> End:
+def end_of(error: BaseException, connection: WebSocketConnection) -> End:
     """What an error of the handler ends the socket with."""
     connection_id = connection.id
     if is_own_end(error, connection):
         return End(CloseCode.NORMAL)
+    error = ungrouped(error)
     if isinstance(error, JararacaError) and not error.is_internal:
         error_id = uuid.uuid4().hex
         _log.warning("connection %s is refused: %s (error %s)", connection_id, one_line(error), error_id)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -47,11 +48,19 @@ class Foreign(WebSocketMessage):
     MESSAGE_ID = "test_client_rooms.foreign"
 
 
+SLOW = "takes for ever to judge"
+
+
 class ChatRoom(Room[Typing | Posted], pattern="chat-{number}"):
     number: int
 
     async def authorize(self, connection: WebSocketConnection) -> bool:
         return await judge(self.number, connection)
+
+    async def authorize_send(self, connection: WebSocketConnection, message: WebSocketMessage) -> bool:
+        if isinstance(message, Typing) and message.who == SLOW:
+            await asyncio.Event().wait()
+        return True
 
 
 class NewsRoom(Room[Posted], pattern="news-{topic}"):
@@ -390,6 +399,18 @@ async def test_a_judge_that_hangs_does_not_wait_for_an_endpoint_that_goes_on():
             await asyncio.wait_for(Hangs.began.wait(), 5)
             await socket.close()
             await asyncio.wait_for(Hangs.ended.wait(), 5)
+
+
+async def test_a_judge_that_takes_too_long_is_cancelled_and_the_next_request_is_handled():
+    interceptor = WebSocketInterceptor(settings=WebSocketSettings(handler_timeout=timedelta(seconds=0.02)))
+    async with running(Chat, interceptor=interceptor) as app:
+        async with connect(app.asgi, "/ws/open", subprotocols=V1) as socket:
+            assert await refused(socket, "join", {"rooms": ["chat-1"]}) == "timeout"
+            assert Hangs.ended.is_set()
+            assert in_room(app, "chat-1") == 0
+            assert (await ask(socket, "join", {"rooms": ["chat-2"]}))["MESSAGE_ID"] == "jararaca.joined"
+            envelope = {"MESSAGE_ID": Typing.MESSAGE_ID, "message": {"who": SLOW}}
+            assert await refused(socket, "send", {"room": "chat-2", **envelope}) == "timeout"
 
 
 async def test_a_judge_that_closes_the_connection_leaves_nothing_behind():
