@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -20,7 +20,16 @@ from starlette.types import Receive, Scope, Send
 from jararaca_ws.errors import ErrorCategory, JararacaError, PermissionDenied, RateLimited, one_line, quoted
 from jararaca_ws.wire.close_codes import CloseCode
 
-__all__ = ["add_answers", "add_upgrade_answer", "for_log", "headers_of", "log_unfit", "refusal_of", "ungrouped"]
+__all__ = [
+    "add_answers",
+    "add_refusals",
+    "add_upgrade_answer",
+    "for_log",
+    "headers_of",
+    "log_unfit",
+    "refusal_of",
+    "ungrouped",
+]
 
 _log = logging.getLogger("jararaca_ws")
 
@@ -77,6 +86,22 @@ def add_answers(exception_handlers: MutableMapping[Any, Any]) -> None:
     exception_handlers.setdefault(JararacaError, _answer)
     if exception_handlers.get(WebSocketRequestValidationError) is websocket_request_validation_exception_handler:
         exception_handlers[WebSocketRequestValidationError] = _refuse
+
+
+def add_refusals(
+    exception_handlers: MutableMapping[Any, Any], refuse: Callable[[WebSocket, Exception], Awaitable[None]]
+) -> None:
+    """Leave to ``refuse`` what leaves a WebSocket route, where the application has no handlers of its own for it."""
+    exception_handlers.setdefault(WebSocketException, refuse)
+    if exception_handlers.get(JararacaError) is _answer:
+
+        async def answer(connection: HTTPConnection, error: Exception) -> Response | None:
+            if isinstance(connection, WebSocket):
+                await refuse(connection, error)
+                return None
+            return await _answer(connection, error)
+
+        exception_handlers[JararacaError] = answer
 
 
 def add_upgrade_answer(router: Router) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from jararaca_ws.inbound.marks import check_async, mark, marked
 from jararaca_ws.inbound.message_work import Host, MessageWork
 from jararaca_ws.inbound.openapi import HANDSHAKE_SUFFIX, HandshakeRoute, handshake_options
 from jararaca_ws.inbound.receiving import InboundHandler, Receive, handler_of, sends_of
+from jararaca_ws.inbound.websocket_routes import nameless
 from jararaca_ws.interceptors.base import (
     DISCONNECT_MARK,
     ENDPOINT_MARK,
@@ -249,7 +249,7 @@ def check_paths(endpoints: Sequence[Endpoint]) -> None:
     """
     seen: dict[str, Endpoint] = {}
     for endpoint in endpoints:
-        first = seen.setdefault(re.sub(r"{[^}:]*(:str)?", "{", endpoint.path), endpoint)
+        first = seen.setdefault(nameless(endpoint.path), endpoint)
         if first is not endpoint:
             raise DuplicateEndpoint(endpoint.path, first.function, endpoint.function)
 

@@ -153,7 +153,7 @@ class DuplicateMessageId(ConfigurationError):
 
 
 class DuplicateEndpoint(ConfigurationError):
-    """Two ``@WebSocketEndpoint`` methods would serve the same path."""
+    """Two would serve the WebSockets of one path: ``@WebSocketEndpoint`` methods, a `WebSocketRouter` and another."""
 
     def __init__(self, path: str, first: Any, second: Any) -> None:
         super().__init__(

@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from fastapi import WebSocket
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketState
 
 from jararaca_ws.auth.door import Door
-from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.errors import ConfigurationError, JararacaError
 from jararaca_ws.interceptors.base import ENDPOINT_MARK, Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.sockets.serving import ServedWebSocket
 
-__all__ = ["RUNTIME_KEY", "WebSockets", "admit", "check_hosted", "interceptor_of", "runtime_of", "served_by"]
+__all__ = [
+    "RUNTIME_KEY",
+    "WebSockets",
+    "admit",
+    "check_hosted",
+    "interceptor_of",
+    "refuse_unserved",
+    "runtime_of",
+    "served_by",
+]
 
 RUNTIME_KEY = "jararaca_ws.runtime"
 """Where the ASGI scope may hold the `Runtime`; else it is found in the state of the application."""
@@ -81,3 +91,26 @@ async def admit(manager: WebSocketConnectionManager, connection: WebSocketConnec
     if manager.draining:
         raise HTTPException(503)
     await manager.admission.admit(connection)
+
+
+async def refuse_unserved(manager: WebSocketConnectionManager, websocket: WebSocket, error: Exception) -> None:
+    """Refuse a handshake as it would be if the route that has raised were served by us: its dependencies ran before.
+
+    Raises:
+        Exception: the error, where it is; where it is a failure; where the socket was accepted, and it says no code.
+    """
+    if SCOPE_KEY in websocket.scope or (isinstance(error, JararacaError) and error.is_internal):
+        raise error
+    # Somebody else has read the handshake, which comes once, and may have answered it.
+    if not websocket.client_state is websocket.application_state is WebSocketState.CONNECTING:
+        if not isinstance(error, WebSocketException):
+            raise error
+        await websocket.close(error.code, error.reason)  # as starlette does
+        return
+    socket = served_by(manager, websocket.scope, websocket._receive, websocket._send)
+
+    async def refuse() -> None:
+        await admit(manager, socket.connection)
+        raise error
+
+    await socket.run(refuse)

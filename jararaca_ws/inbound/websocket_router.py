@@ -9,13 +9,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, WebSocket, params
+from fastapi import APIRouter, FastAPI, WebSocket, params
 from pydantic import BaseModel
 
 from jararaca_ws.auth.access import INHERITED, Access, AllowedOrigins, Authenticate, Inherited, StatedAccess
 from jararaca_ws.auth.door import Door
 from jararaca_ws.auth.sources import TokenSource
-from jararaca_ws.errors import ConfigurationError
+from jararaca_ws.errors import ConfigurationError, DuplicateEndpoint
 from jararaca_ws.inbound.client_rooms import ClientRooms, RoomRequests
 from jararaca_ws.inbound.disconnecting import disconnect_handler_of, tell_disconnected
 from jararaca_ws.inbound.dispatching import Dispatch, Dispatcher, DispatchOptions, Fallback
@@ -36,6 +36,7 @@ from jararaca_ws.inbound.receiving import (
     handler_of,
     sends_of,
 )
+from jararaca_ws.inbound.websocket_routes import nameless, websocket_routes
 from jararaca_ws.interceptors.base import Runtime
 from jararaca_ws.manager import SCOPE_KEY, WebSocketConnectionManager
 from jararaca_ws.messages import WebSocketMessage
@@ -207,19 +208,21 @@ class WebSocketRouter(APIRouter):
         self._serve()
         return function
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The first of its functions, which names it in errors; there is one where it serves something."""
+        handlers = [one for one in (*self._handlers, self._connecting, self._disconnected) if one is not None]
+        functions = [*(one.function for one in handlers), self._fallback, self._dispatcher]
+        return next(one for one in functions if one is not None)
+
     def _serve(self) -> None:
         self._dispatch = None
         self._describe()
         if self._serves:
             return
         self._serves = True
-
-        async def serve(websocket: WebSocket) -> None:
-            await self._serve_websocket(websocket)
-
-        # FastAPI makes this route anew wherever the router is included: all that it keeps is this function.
-        serve.__annotations__ = {"websocket": WebSocket, "return": None}
-        self.add_api_websocket_route(self._path, serve, name=self._name or "websocket")
+        # FastAPI makes this route anew wherever the router is included: all that it keeps is this method.
+        self.add_api_websocket_route(self._path, self._serve_websocket, name=self._name or "websocket")
 
     def _describe(self) -> None:
         """Have the OpenAPI document say what there is now."""
@@ -264,6 +267,7 @@ class WebSocketRouter(APIRouter):
         async def checked(app: Any) -> AsyncIterator[Any]:
             if self._serves:
                 check_hosted(app)
+                _check_alone(app)
                 self._built()
                 self._door(interceptor_of(app.state.jararaca_ws_runtime))
             async with lifespan(app) as state:
@@ -333,3 +337,25 @@ class WebSocketRouter(APIRouter):
 def _check_only(hook: str, before: Any) -> None:
     if before is not None:
         raise ConfigurationError(f"the WebSocketRouter has an {hook} already", "call both functions in one")
+
+
+def _check_alone(app: FastAPI) -> None:
+    """Refuse two that serve one path, where one is a router: the second would never be called.
+
+    Raises:
+        DuplicateEndpoint: names a function of both.
+    """
+    seen: dict[str, Callable[..., Any]] = {}
+    for path, endpoint in websocket_routes(app.routes):
+        first = seen.setdefault(nameless(path), endpoint)
+        if first != endpoint and (_is_router(first) or _is_router(endpoint)):
+            raise DuplicateEndpoint(path, _named_by(first), _named_by(endpoint))
+
+
+def _is_router(endpoint: Any) -> bool:
+    return isinstance(getattr(endpoint, "__self__", None), WebSocketRouter)
+
+
+def _named_by(endpoint: Any) -> Any:
+    """What a user has written of it: the first of a router's functions."""
+    return endpoint.__self__.function if _is_router(endpoint) else endpoint

@@ -24,6 +24,7 @@ __all__ = [
     "HttpTransactionData",
     "InterceptorWithRoutes",
     "InterceptorWithOpenApi",
+    "InterceptorWithRefusals",
     "InterceptorWithWork",
     "MessageBusTransactionData",
     "RECEIVE_MARK",
@@ -177,6 +178,19 @@ class InterceptorWithOpenApi(Protocol):
 
     def extend_openapi(self, document: dict[str, Any]) -> None:
         """Called with the document each time it is asked for; what was added to it before is there."""
+        ...
+
+
+@runtime_checkable
+class InterceptorWithRefusals(Protocol):
+    """An interceptor that knows how handshakes are refused."""
+
+    async def refuse(self, websocket: WebSocket, error: Exception) -> None:
+        """Called with a ``WebSocketException`` or a `JararacaError` that has left a WebSocket route.
+
+        Raises:
+            Exception: the error, where it is not for this one to answer.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, ClassVar
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from fastapi.routing import APIWebSocketRoute
 from starlette.routing import BaseRoute
 
@@ -21,6 +21,7 @@ from jararaca_ws.context import WebSocketMessageSender, provide_ws_manager, prov
 from jararaca_ws.errors import ConfigurationError
 from jararaca_ws.health import Health
 from jararaca_ws.hosting import install
+from jararaca_ws.inbound.hosts import refuse_unserved
 from jararaca_ws.inbound.openapi import expand_document
 from jararaca_ws.interceptors.base import (
     ENDPOINT_MARK,
@@ -154,6 +155,14 @@ class WebSocketInterceptor:
         access = self.door.access
         routes = [endpoint_route(one, manager=self.manager, host=runtime, access=access) for one in endpoints]
         return [*routes, *(map(_handshake, endpoints, routes) if self._include_in_schema else ())]
+
+    async def refuse(self, websocket: WebSocket, error: Exception) -> None:
+        """Refuse a handshake that a dependency has refused before anybody served the socket, as all are refused.
+
+        Raises:
+            Exception: the error, where somebody serves the socket, or has accepted it; or it is a failure.
+        """
+        await refuse_unserved(self.manager, websocket, error)
 
     def extend_openapi(self, document: dict[str, Any]) -> None:
         """Put the messages of WebSockets into the OpenAPI document."""

@@ -10,17 +10,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import NoneType
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from jararaca_ws.answering import add_answers, add_upgrade_answer
+from jararaca_ws.answering import add_answers, add_refusals, add_upgrade_answer
 from jararaca_ws.errors import ConfigurationError, JararacaError
 from jararaca_ws.interceptors.base import (
     AppInterceptor,
     AppTransactionContext,
     HttpTransactionData,
+    InterceptorWithRefusals,
     InterceptorWithRoutes,
 )
 from jararaca_ws.microservice.config import Microservice
@@ -62,6 +63,7 @@ def create_http_server(microservice: Microservice, **fastapi_options: Any) -> Fa
     runtime = MicroserviceRuntime(microservice)
     app = FastAPI(**{"title": microservice.name, **fastapi_options, "lifespan": _lifespan(runtime)})
     add_answers(app.exception_handlers)
+    add_refusals(app.exception_handlers, functools.partial(_refuse, runtime))
     add_upgrade_answer(app.router)
     app.state.jararaca_ws_runtime = runtime
     claims: dict[tuple[str, str], str] = {}
@@ -93,6 +95,14 @@ def _lifespan(runtime: MicroserviceRuntime) -> Callable[[FastAPI], AbstractAsync
                     app.router.routes.remove(route)
 
     return lifespan
+
+
+async def _refuse(runtime: MicroserviceRuntime, websocket: WebSocket, error: Exception) -> None:
+    for interceptor in runtime.interceptors:
+        if isinstance(interceptor, InterceptorWithRefusals):
+            await interceptor.refuse(websocket, error)
+            return
+    raise error
 
 
 def _interceptor_routes(runtime: MicroserviceRuntime, interceptors: Iterable[AppInterceptor]) -> list[BaseRoute]:

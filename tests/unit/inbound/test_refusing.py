@@ -9,7 +9,9 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException, WebSocket, WebSocketException
 
 from jararaca_ws import (
+    AppTransactionContext,
     BadRoom,
+    JararacaError,
     Microservice,
     PermissionDenied,
     WebSocketConnection,
@@ -128,8 +130,6 @@ async def ended(app: FastAPI) -> AsyncIterator[tuple[WebSocketClosed, bool]]:
 async def test_a_code_from_4000_on_reaches_the_browser(
     way: str, refusal: Refusal, end: Any, by_dependency: bool, caplog: pytest.LogCaptureFixture
 ):
-    if way == "router" and by_dependency:
-        pytest.skip("FastAPI solves the dependencies of a router before ours is called")
     async with ended(WAYS[way](refusal, by_dependency=by_dependency)) as (closed, accepted):
         assert accepted == (end[0] >= 4000)
         assert (closed.code, closed.status) == (end[0], end[2])
@@ -144,6 +144,64 @@ async def test_an_http_exception_is_an_http_answer(way: str, refusal: Refusal, s
     async with ended(WAYS[way](refusal, by_dependency=by_dependency)) as (closed, accepted):
         assert not accepted
         assert closed.status == status
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_route_that_nobody_of_ours_serves_refuses_alike(accepted: bool, caplog: pytest.LogCaptureFixture):
+    app = microservice(where="microservice")
+
+    @app.websocket("/ws")
+    async def serve(websocket: WebSocket) -> None:
+        if accepted:
+            await websocket.accept()
+        raise WebSocketException(4400, "because")
+
+    async with ended(app) as (closed, reached):
+        assert reached
+        assert (closed.code, closed.reason) == (4400, "because")
+    assert not errors_in(caplog)
+
+
+async def test_a_close_by_exception_fails_the_unit_of_work_of_an_endpoint():
+    ends: list[Any] = []
+
+    class Watching:
+        @asynccontextmanager
+        async def intercept(self, app_context: AppTransactionContext) -> AsyncIterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                ends.append(type(error))
+                raise
+
+    class Controller:
+        @WebSocketEndpoint("/ws")
+        async def serve(self, connection: WebSocketConnection) -> None:
+            raise WebSocketException(4400, "because")
+
+    interceptors = [WebSocketInterceptor(), Watching()]
+    async with ended(create_http_server(Microservice(controllers=[Controller], interceptors=interceptors))) as end:
+        assert (end[0].code, end[0].reason) == (4400, "because")
+    assert ends == [WebSocketException]
+
+
+async def test_the_application_s_own_answers_stay():
+    app = router(lambda: PermissionDenied("a"), where="microservice", by_dependency=True)
+
+    @app.exception_handler(PermissionDenied)
+    async def answer(websocket: WebSocket, error: PermissionDenied) -> None:
+        await websocket.accept()
+        await websocket.close(4001, "my own")
+
+    async with ended(app) as (closed, _):
+        assert (closed.code, closed.reason) == (4001, "my own")
+
+
+async def test_a_failure_in_a_dependency_is_one():
+    app = router(lambda: JararacaError("a secret"), where="microservice", by_dependency=True)
+    async with ended(app) as (closed, accepted):
+        assert not accepted
+        assert (closed.code, closed.status) == (1006, None), "as the failures of the application's own routes"
 
 
 async def test_a_plain_close_before_the_accept_reaches_it_too():

@@ -17,6 +17,7 @@ from jararaca_ws.interceptors.base import AppTransactionContext
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Microservice, create_http_server
+from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import WebSocketClosed, connect, lifespan
 from jararaca_ws.wire.protocol import SUBPROTOCOL
@@ -389,6 +390,49 @@ class TestMistakes:
         with pytest.raises(RuntimeError, match="posted_too handle Posted"):
             async with serving(router):
                 pass
+
+    @pytest.mark.parametrize("installed", [False, True])
+    @pytest.mark.parametrize("nested", [False, True])
+    async def test_two_on_one_path_are_refused(self, installed: bool, nested: bool):
+        one, other, between = telling(), WebSocketRouter("/{id}"), APIRouter()
+
+        @other.on_fallback
+        async def anything(connection: WebSocketConnection, raw: Any, error: InvalidMessage) -> None: ...
+
+        app = FastAPI() if installed else create_http_server(Microservice(interceptors=[WebSocketInterceptor()]))
+        if installed:
+            WebSocketInterceptor().install(app)
+        app.include_router(one, prefix="/ws/{name}")
+        if nested:
+            between.include_router(other, prefix="/ws")
+            app.include_router(between)
+        else:
+            app.include_router(other, prefix="/ws")
+        with pytest.raises(
+            RuntimeError, match=r"claimed by both .*posted and .*anything: give one of them another path"
+        ):
+            async with lifespan(app):
+                pass
+
+    async def test_one_and_an_endpoint_on_one_path_are_refused(self):
+        class Controller:
+            @WebSocketEndpoint("/ws")
+            async def serve(self, connection: WebSocketConnection) -> None: ...
+
+        app = create_http_server(Microservice(controllers=[Controller], interceptors=[WebSocketInterceptor()]))
+        app.include_router(telling(), prefix="/ws")
+        with pytest.raises(RuntimeError, match=r"claimed by both .*Controller\.serve and .*posted"):
+            async with lifespan(app):
+                pass
+
+    async def test_several_on_several_paths_are_not(self):
+        app = create_http_server(Microservice(interceptors=[WebSocketInterceptor()]))
+        router = telling("one")
+        for path in ("/one", "/one", "/too"):
+            app.include_router(router, prefix=path)
+        app.include_router(telling("other"), prefix="/other")
+        async with lifespan(app):
+            assert [await answer(app, path) for path in ("/one", "/too", "/other")] == ["one", "one", "other"]
 
     def test_mistakes_are_refused_where_they_are_written(self):
         router = WebSocketRouter()
