@@ -87,7 +87,7 @@ class Container:
             problem = f"{_name(wanted)} depends on a Resource that has not been started"
             raise ConfigurationError(problem, "enter the lifespan of the application first")
         instance: Any = provider()
-        if asyncio.isfuture(instance):
+        if isinstance(instance, asyncio.Future):  # faster than asyncio.isfuture, for each message of a client
             problem = f"{_name(wanted)} is, or depends on, something that is provided asynchronously"
             raise ConfigurationError(problem, "of the asynchronous providers only a Resource can be injected")
         return instance  # type: ignore[no-any-return]

@@ -136,7 +136,7 @@ class DirectWriter:
         connection = self._connection
         if not connection.accepted or connection.state is ConnectionState.CLOSED:
             return
-        if connection.state is ConnectionState.CLOSING and not len(connection.outbound):
+        if connection.state is ConnectionState.CLOSING and not connection.outbound.size:
             self._close()
         elif not self._frames.accepts_frames and self._stall is None:
             timeout_s = connection.settings.write_timeout.total_seconds()
@@ -221,7 +221,7 @@ class TaskWriter:
         """
         connection = self._connection
         connection.flusher.settle()
-        if self._writing or connection.state is not ConnectionState.OPEN or len(connection.outbound):
+        if self._writing or connection.state is not ConnectionState.OPEN or connection.outbound.size:
             return False
         try:
             await self._write_frames(frame)
@@ -250,10 +250,10 @@ class TaskWriter:
 
     async def _write(self) -> None:
         connection = self._connection
-        if len(connection.outbound):
+        if connection.outbound.size:
             connection.tell_evicted()
             await self._write_frames(connection.outbound.pop())
-        if connection.state is ConnectionState.CLOSING and not len(connection.outbound):
+        if connection.state is ConnectionState.CLOSING and not connection.outbound.size:
             with self._limit(connection.settings.close_timeout.total_seconds()):
                 code, reason = connection.close_code, connection.close_reason
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
@@ -281,5 +281,5 @@ class TaskWriter:
             connection.slow("it did not take what was sent within the write timeout")
         finally:
             self._writing = False
-            if len(outbound) or connection.state is not ConnectionState.OPEN:
+            if outbound.size or connection.state is not ConnectionState.OPEN:
                 self._awake.set()
