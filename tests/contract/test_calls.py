@@ -9,10 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import fakeredis
 import pytest
 
-from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.delivery import latest, recoverable
 from jararaca_ws.errors import (
     BackendUnavailable,
@@ -27,7 +25,6 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.rooms import instance_room
 from jararaca_ws.rpc import WebSocketRequest
 from jararaca_ws.settings import WebSocketSettings
-from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
 from tests.unit.played import Socket, errors_in, turns, until
 
@@ -61,18 +58,6 @@ class HowMany(WebSocketRequest[int]):
 class KeptRequest(WebSocketRequest[int]):
     MESSAGE_ID = "test_calls.kept_request"
     DELIVERY = recoverable(size=10, ttl=timedelta(minutes=1))
-
-
-@pytest.fixture(params=["four methods", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
-def make(request: pytest.FixtureRequest) -> MakeBackend:
-    if request.param == "four methods":
-        hub: list[HubBackend] = []
-        return lambda: HubBackend(hub)
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
 
 
 @pytest.fixture

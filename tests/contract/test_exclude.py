@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import fakeredis
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
@@ -23,7 +22,7 @@ from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import connect
 from tests.servers import RedisServer
 from tests.unit.apps import running
-from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
+from tests.unit.clusters import Cluster, MakeBackend, cluster
 from tests.unit.played import Socket, until
 
 Started = Callable[[], AbstractAsyncContextManager[Cluster]]
@@ -47,18 +46,6 @@ class Kept(WebSocketMessage):
     DELIVERY = recoverable(size=10, ttl=timedelta(minutes=1))
 
     text: str = "hi"
-
-
-@pytest.fixture(params=["four methods", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
-def make(request: pytest.FixtureRequest) -> MakeBackend:
-    if request.param == "four methods":
-        hub: list[HubBackend] = []
-        return lambda: HubBackend(hub)
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import fakeredis
 import pytest
 from starlette.types import Scope
 
 from jararaca_ws.backends.memory import MemoryWebSocketConnectionBackend
-from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.errors import BadUserId, LimitReached
 from jararaca_ws.interceptors.websocket import WebSocketInterceptor
 from jararaca_ws.microservice import RestController
@@ -20,7 +18,7 @@ from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect
-from tests.servers import RedisServer
+from tests.contract.conftest import REDIS, on_redis
 from tests.unit.apps import App, running
 from tests.unit.clusters import MakeBackend
 from tests.unit.played import until
@@ -93,16 +91,12 @@ class Fleet:
 Started = Callable[..., AbstractAsyncContextManager[Fleet]]
 
 
-@pytest.fixture(params=["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", *REDIS])
 def make(request: pytest.FixtureRequest) -> MakeBackend:
     if request.param == "memory":
         one = MemoryWebSocketConnectionBackend()
         return lambda: one
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
+    return on_redis(request)
 
 
 @pytest.fixture

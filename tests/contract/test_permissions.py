@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import fakeredis
 import pytest
 
 from jararaca_ws import (
@@ -19,9 +18,7 @@ from jararaca_ws import (
     WebSocketInterceptor,
     WebSocketMessage,
 )
-from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.testing import InLoopWebSocket, WebSocketClosed, connect
-from tests.servers import RedisServer
 from tests.unit.apps import App, running
 from tests.unit.clusters import MakeBackend
 
@@ -55,22 +52,13 @@ class Controller:
         await connection.closed.wait()
 
 
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
-def make(request: pytest.FixtureRequest) -> MakeBackend:
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
-
-
 @pytest.fixture
-def two(make: MakeBackend) -> Started:
+def two(make_on_redis: MakeBackend) -> Started:
     @asynccontextmanager
     async def started() -> AsyncIterator[tuple[App, App]]:
         ALLOWED.clear()
         ALLOWED.update({("ana", 1), ("ana", 2), ("rui", 1)})
-        first, second = (WebSocketInterceptor(make()) for _ in range(2))
+        first, second = (WebSocketInterceptor(make_on_redis()) for _ in range(2))
         async with running(Controller, interceptor=first) as one, running(Controller, interceptor=second) as other:
             yield one, other
 

@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import fakeredis
 import pytest
 from redis.asyncio import Redis
 
@@ -21,6 +20,7 @@ from jararaca_ws.manager import WebSocketConnectionManager
 from jararaca_ws.presence import PresenceSettings
 from jararaca_ws.settings import WebSocketSettings
 from jararaca_ws.sockets.connection import WebSocketConnection
+from tests.contract.conftest import REDIS, on_redis
 from tests.servers import RedisServer
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
 from tests.unit.played import Socket, turns, until
@@ -41,17 +41,13 @@ class PresentHub(HubBackend):
         return self.shared.store(instance_id, ttl_ms=ttl_ms, grace_ms=grace_ms)
 
 
-@pytest.fixture(params=["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", *REDIS])
 def make(request: pytest.FixtureRequest) -> MakeBackend:
     if request.param == "memory":
         hub: list[HubBackend] = []
         shared = MemoryPresence()
         return lambda: PresentHub(hub, shared)
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
+    return on_redis(request)
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ import json
 import time
 from datetime import timedelta
 
-import fakeredis
-import pytest
-
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
 from jararaca_ws.commands import Answer
 from jararaca_ws.errors import PermissionDenied
@@ -27,18 +24,6 @@ class Note(WebSocketMessage):
     MESSAGE_ID = "test_statistics.note"
 
     text: str = "hi"
-
-
-@pytest.fixture(params=["four methods", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
-def make(request: pytest.FixtureRequest) -> MakeBackend:
-    if request.param == "four methods":
-        hub: list[HubBackend] = []
-        return lambda: HubBackend(hub)
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
 
 
 def managers(make: MakeBackend, count: int = 2) -> list[WebSocketConnectionManager]:

@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fakeredis
 import pytest
 from redis.asyncio import Redis
 
@@ -40,20 +39,11 @@ class Controller:
         await connection.closed.wait()
 
 
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
-def make(request: pytest.FixtureRequest) -> MakeBackend:
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(fakeredis.FakeAsyncRedis(server=server))
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url)
-
-
 @pytest.fixture
-def two(make: MakeBackend) -> Started:
+def two(make_on_redis: MakeBackend) -> Started:
     @asynccontextmanager
     async def started() -> AsyncIterator[tuple[App, App]]:
-        first, second = (WebSocketInterceptor(make()) for _ in range(2))
+        first, second = (WebSocketInterceptor(make_on_redis()) for _ in range(2))
         async with running(Controller, interceptor=first) as one, running(Controller, interceptor=second) as other:
             yield one, other
 

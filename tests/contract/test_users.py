@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
-import fakeredis
 import pytest
 
 from jararaca_ws.backends.redis import RedisWebSocketConnectionBackend
@@ -19,6 +18,7 @@ from jararaca_ws.messages import WebSocketMessage
 from jararaca_ws.microservice import Delete, RestController
 from jararaca_ws.routing import WebSocketEndpoint
 from jararaca_ws.sockets.connection import WebSocketConnection
+from tests.contract.conftest import REDIS, on_redis
 from tests.servers import RedisServer
 from tests.unit.apps import end_of, running
 from tests.unit.clusters import Cluster, HubBackend, MakeBackend, cluster
@@ -38,18 +38,12 @@ class Kept(WebSocketMessage):
     DELIVERY = recoverable(size=10, ttl=timedelta(minutes=1))
 
 
-@pytest.fixture(params=["four methods", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["four methods", *REDIS])
 def make(request: pytest.FixtureRequest) -> MakeBackend:
     if request.param == "four methods":
         hub: list[HubBackend] = []
         return lambda: HubBackend(hub)
-    if request.param == "fakeredis":
-        server = fakeredis.FakeServer()
-        return lambda: RedisWebSocketConnectionBackend(
-            fakeredis.FakeAsyncRedis(server=server), unsubscribe_linger=timedelta(0)
-        )
-    redis: RedisServer = request.getfixturevalue("redis_server")
-    return lambda: RedisWebSocketConnectionBackend(redis.url, unsubscribe_linger=timedelta(0))
+    return on_redis(request, unsubscribe_linger=timedelta(0))
 
 
 @pytest.fixture

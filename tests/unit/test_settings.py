@@ -131,6 +131,7 @@ class TestUnknownVariables:
     async def test_it_is_said_once_when_the_first_manager_starts(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ):
+        monkeypatch.delenv("JARARACA_WS_LIVE", raising=False)  # of scripts/test
         monkeypatch.setenv("JARARACA_WS_MAX_ROMS", "5")
         for _ in range(2):
             async with WebSocketConnectionManager(MemoryWebSocketConnectionBackend()):

@@ -47,7 +47,7 @@ async def test_a_good_token_says_who_it_is():
         token(sub=7),
         token(exp="soon"),
         token(exp=10**30),
-        token(nbf=NOW + timedelta(minutes=1)),
+        token(nbf=NOW + timedelta(hours=1)),
         token(aud="other"),
         PresentedToken("a.b.c", "header"),
         PresentedToken("x", "header"),
